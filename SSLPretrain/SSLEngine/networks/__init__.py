@@ -1,0 +1,1 @@
+"""Networks and the operators that they need."""

@@ -1,0 +1,1 @@
+"""Synthetic exams with known truth."""

@@ -1,0 +1,93 @@
+"""Named structures: colour and SNOMED CT code, shared by the engine, the scene and the module.
+
+A label that is not listed here still works; it gets a colour from :data:`SPARE_COLOURS` and the general
+code for tissue.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: (coding scheme, value, meaning), as DICOM and Slicer's terminologies write a code.
+Code = tuple[str, str, str]
+
+CATEGORY: Code = ("SCT", "123037004", "Anatomical Structure")
+TISSUE_CATEGORY: Code = ("SCT", "85756007", "Tissue")
+
+
+@dataclass(frozen=True)
+class Structure:
+    """One structure that a label map can hold.
+
+    Attributes:
+        name: What the user reads.
+        colour: RGB, 0 to 1.
+        category: Code of the segmented property category.
+        type: Code of the segmented property type.
+        modifier: Code of the type's modifier (side), or None.
+        aliases: Lower-case names under which label files list the same structure.
+    """
+
+    name: str
+    colour: tuple[float, float, float]
+    category: Code
+    type: Code
+    modifier: Code | None = None
+    aliases: tuple[str, ...] = ()
+
+
+def _s(name: str, rgb: tuple[int, int, int], code: str, meaning: str, *aliases: str, tissue: bool = False) -> Structure:
+    colour = (rgb[0] / 255, rgb[1] / 255, rgb[2] / 255)
+    return Structure(name, colour, TISSUE_CATEGORY if tissue else CATEGORY, ("SCT", code, meaning), None, aliases)
+
+
+STRUCTURES: tuple[Structure, ...] = (
+    _s("LV cavity", (214, 69, 65), "87878005", "Left ventricle of heart", "lv", "left ventricle", "lv blood pool"),
+    _s("LV myocardium", (241, 196, 15), "74281007", "Myocardium", "myo", "myocardium"),
+    _s("RV cavity", (52, 120, 201), "53085002", "Right ventricle of heart", "rv", "right ventricle", "rv blood pool"),
+    _s("Left atrium", (230, 126, 34), "82471001", "Left atrium", "la"),
+    _s("Right atrium", (46, 204, 170), "73829009", "Right atrium", "ra"),
+    _s("Aorta", (155, 89, 182), "15825003", "Aorta", "ao"),
+    _s("Femur", (241, 214, 145), "71341001", "Femur"),
+    _s("Tibia", (214, 186, 120), "12611008", "Tibia"),
+    _s("Patella", (230, 200, 160), "64234005", "Patella"),
+    _s("Femoral cartilage", (86, 180, 233), "61496007", "Articular cartilage of distal end of femur"),
+    _s("Tibial cartilage", (0, 158, 115), "67499005", "Articular cartilage of proximal end of tibia"),
+    _s("Patellar cartilage", (102, 205, 170), "15925001", "Articular cartilage of patella"),
+    _s("Menisci", (204, 121, 167), "72077002", "Meniscus structure of joint", "meniscus"),
+    _s("Cruciate ligaments", (213, 94, 0), "13818008", "Cruciate ligament of knee"),
+    _s("Effusion", (64, 160, 255), "41699000", "Effusion", "joint effusion"),
+)
+
+SPARE_COLOURS: tuple[tuple[float, float, float], ...] = (
+    (0.90, 0.62, 0.0),
+    (0.34, 0.71, 0.91),
+    (0.0, 0.62, 0.45),
+    (0.94, 0.89, 0.26),
+    (0.80, 0.47, 0.65),
+    (0.84, 0.37, 0.0),
+)
+
+
+def structure(name: str, value: int = 1) -> Structure:
+    """The structure with a name or alias; an unknown name keeps the name with a spare colour."""
+    wanted = name.strip().lower()
+    for known in STRUCTURES:
+        if wanted == known.name.lower() or wanted in known.aliases:
+            return known
+    colour = SPARE_COLOURS[(value - 1) % len(SPARE_COLOURS)]
+    return Structure(name, colour, TISSUE_CATEGORY, ("SCT", "85756007", "Tissue"))
+
+
+def terminology_entry(item: Structure) -> str:
+    """The structure as Slicer's serialised terminology entry (``Segment.TerminologyEntry``)."""
+    parts = ["^".join(item.category), "^".join(item.type), "^".join(item.modifier or ("", "", ""))]
+    return "~".join(
+        [
+            "Segmentation category and type - 3D Slicer General Anatomy list",
+            *parts,
+            "Anatomic codes - DICOM master list",
+            "^^",
+            "^^",
+        ]
+    )

@@ -1,0 +1,1 @@
+"""Exams: read, understood, checked."""

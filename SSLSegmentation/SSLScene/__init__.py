@@ -1,0 +1,1 @@
+"""Everything that meets the MRML scene. No torch."""
