@@ -81,13 +81,7 @@ def structure(name: str, value: int = 1) -> Structure:
 
 def terminology_entry(item: Structure) -> str:
     """The structure as Slicer's serialised terminology entry (``Segment.TerminologyEntry``)."""
-    parts = ["^".join(item.category), "^".join(item.type), "^".join(item.modifier or ("", "", ""))]
-    return "~".join(
-        [
-            "Segmentation category and type - 3D Slicer General Anatomy list",
-            *parts,
-            "Anatomic codes - DICOM master list",
-            "^^",
-            "^^",
-        ]
-    )
+    terminology = "Segmentation category and type - 3D Slicer General Anatomy list"
+    anatomy = "Anatomic codes - DICOM master list"
+    codes = ["^".join(code) for code in (item.category, item.type, item.modifier or ("", "", ""))]
+    return "~".join([terminology, *codes, anatomy, "^^", "^^"])
