@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint package clean
 
 demo: $(STAMP)
 	$(BIN)/sslengine demo --out demo
@@ -16,6 +16,12 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# make package VERSION=5.10 [REVISION=34045] [SYSTEM=linux|macosx|win]
+VERSION ?= 5.10
+SYSTEM ?= linux
+package:
+	$(PYTHON) Resources/package.py --version $(VERSION) --revision "$(REVISION)" --os $(SYSTEM) --out build
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
