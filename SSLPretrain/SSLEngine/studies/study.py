@@ -125,6 +125,7 @@ class Study:
         subject: Subject identifier; splits are by subject. The study's name unless the data say more.
         organ: ``heart``, ``knee`` or ``unknown``.
         group: Class of the study for classification, None where unknown.
+        side: ``left`` or ``right`` for a knee, None where unknown.
     """
 
     name: str
@@ -134,6 +135,7 @@ class Study:
     subject: str = ""
     organ: str = UNKNOWN
     group: str | None = None
+    side: str | None = None
 
     def with_role(self, *roles: str) -> Iterator[View]:
         """The views that have one of the roles, in order."""

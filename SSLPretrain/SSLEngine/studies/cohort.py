@@ -1,0 +1,297 @@
+"""Cohorts: many exams in one folder, and how they are split by subject."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .dicom import FramePolicy
+from .dicom import find_dicom
+from .dicom import group_exams
+from .reading import OVERRIDES_FILE
+from .reading import Progress
+from .reading import fill_study
+from .reading import list_files
+from .reading import may_be_dicom
+from .study import Irregularity
+from .study import Study
+from .study import StudyError
+from .study import View
+from .volumes import stem
+from .volumes import volume_extension
+
+NNUNET_IMAGES = "imagesTr"
+NNUNET_LABELS = "labelsTr"
+NNUNET_FILE = "dataset.json"
+
+
+@dataclass
+class Cohort:
+    """Many exams.
+
+    Attributes:
+        path: The folder.
+        studies: The usable ones, by name; their pixels are read on demand.
+        irregularities: What was found wrong, studies that were left out among them.
+        label_names: Label values and names, as far as any study gives them.
+    """
+
+    path: Path
+    studies: list[Study]
+    irregularities: list[Irregularity] = field(default_factory=list)
+    label_names: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Options:
+    labels_suffix: str
+    frame_of_reference: FramePolicy
+    organ: str | None
+
+
+def read_cohort(
+    path: Path,
+    *,
+    labels_suffix: str = "_seg",
+    frame_of_reference: FramePolicy = "warn",
+    organ: str | None = None,
+    progress: Progress | None = None,
+) -> Cohort:
+    """Reads a folder of exams, an nnU-Net raw dataset, or a single exam as a cohort of one.
+
+    Exams are folders with volumes, and DICOM files at any depth, told apart by patient and StudyInstanceUID wherever
+    they lie. An exam that cannot be used is reported and left out.
+
+    Args:
+        path: The folder; a single file is a cohort of one view.
+        labels_suffix: Ending of the names of label files that lie beside the images.
+        frame_of_reference: As for :func:`read_study`.
+        organ: ``heart`` or ``knee`` where it is known.
+        progress: Called with files done, files in all, and what is being done.
+
+    Raises:
+        StudyError: No usable exam is left.
+    """
+    path = Path(path)
+    options = _Options(labels_suffix, frame_of_reference, organ)
+    if (path / NNUNET_IMAGES).is_dir():
+        return _finished(_read_nnunet(path, options))
+    files = list_files(path)
+    cohort = Cohort(path, [])
+    headers, problems = find_dicom([f for f in files if may_be_dicom(f)], progress)
+    cohort.irregularities += problems
+    parts = _parts(path, files, group_exams(headers))
+    for number, (name, folder, exam, volumes) in enumerate(parts):
+        if progress:
+            progress(number, len(parts), name)
+        _add(cohort, Study(name, folder, []), exam, volumes, options)
+    return _finished(cohort)
+
+
+def _add(cohort: Cohort, study: Study, exam: Sequence[Any], volumes: Sequence[Path], options: _Options) -> None:
+    try:
+        fill_study(study, exam, volumes, options.labels_suffix, options.frame_of_reference, options.organ)
+    except StudyError as error:
+        cohort.irregularities.append(Irregularity(str(study.path), str(error), "the study is left out"))
+        return
+    cohort.studies.append(study)
+
+
+_Part = tuple[str, Path, Sequence[Any], Sequence[Path]]
+
+
+def _parts(root: Path, files: Sequence[Path], exams: Sequence[Sequence[Any]]) -> list[_Part]:
+    """The exams of a folder: name, folder, DICOM headers, volume files."""
+    by_folder: dict[Path, list[Path]] = {}
+    for file in files:
+        if volume_extension(file):
+            by_folder.setdefault(root if root.is_file() else file.parent, []).append(file)
+    parts: list[_Part] = []
+    for exam in exams:
+        folder = _common_folder(root, exam, exams)
+        inside = [f for f in by_folder if f == folder]
+        parts.append((_name(root, folder, exam), folder, exam, by_folder.pop(inside[0]) if inside else []))
+    parts += [(_name(root, folder, ()), folder, (), volumes) for folder, volumes in by_folder.items()]
+    return sorted(_distinct(parts), key=lambda part: part[0])
+
+
+def _common_folder(root: Path, exam: Sequence[Any], exams: Sequence[Sequence[Any]]) -> Path:
+    """The folder that holds an exam: the highest one below the root that holds no other exam's files."""
+    folder: Path = exam[0].path.parent
+    while not all(folder in h.path.parents for h in exam):
+        folder = folder.parent
+    others = [h.path for e in exams if e is not exam for h in e]
+    while folder not in (root, root.parent) and folder.parent != root:
+        if any(folder.parent in p.parents for p in others):
+            break
+        folder = folder.parent
+    return root if root.is_file() or (len(exams) == 1 and (root / OVERRIDES_FILE).is_file()) else folder
+
+
+def _name(root: Path, folder: Path, exam: Sequence[Any]) -> str:
+    if root.is_file():
+        return stem(root)
+    if folder == root:
+        return exam[0].who if exam else root.resolve().name
+    return "_".join(folder.relative_to(root).parts)
+
+
+def _distinct(parts: Sequence[_Part]) -> list[_Part]:
+    """Names that occur twice get a number."""
+    seen: dict[str, int] = {}
+    found: list[_Part] = []
+    for name, *rest in parts:
+        seen[name] = seen.get(name, 0) + 1
+        found.append((name if seen[name] == 1 else f"{name}-{seen[name]}", rest[0], rest[1], rest[2]))
+    return found
+
+
+def _finished(cohort: Cohort) -> Cohort:
+    """Subjects and label names settled.
+
+    Raises:
+        StudyError: No study is left.
+    """
+    if not cohort.studies:
+        raise StudyError(_why_empty(cohort))
+    subjects = {study.subject for study in cohort.studies}
+    if len(cohort.studies) > 1 and len(subjects) == 1:
+        what = f"all {len(cohort.studies)} studies have the same subject ({subjects.pop()})"
+        cohort.irregularities.append(
+            Irregularity(str(cohort.path), what, "each study is taken as a subject of its own")
+        )
+        for study in cohort.studies:
+            study.subject = study.name
+    for study in cohort.studies:
+        for view in study.views:
+            _merge_names(cohort, view)
+    return cohort
+
+
+def _why_empty(cohort: Cohort) -> str:
+    if len(cohort.irregularities) == 1:
+        return cohort.irregularities[0].what
+    if cohort.irregularities:
+        first = cohort.irregularities[0].what
+        return f"{cohort.path} holds no usable exam among {len(cohort.irregularities)}; the first: {first}"
+    return f"{cohort.path} holds no image: give DICOM files, or volumes ending in .nii, .nii.gz, .nrrd or .mha."
+
+
+def _merge_names(cohort: Cohort, view: View) -> None:
+    for value, name in view.label_names.items():
+        known = cohort.label_names.setdefault(value, name)
+        if known != name:
+            what = f"label {value} is called {name} here and {known} elsewhere"
+            cohort.irregularities.append(Irregularity(str(view.source), what, f"{known} is believed"))
+
+
+# ---------------------------------------------------------------------------------------------
+# nnU-Net raw datasets (documentation/dataset_format.md of nnU-Net v2)
+
+
+def _read_nnunet(path: Path, options: _Options) -> Cohort:
+    """One study a case: ``imagesTr/<case>_0000.<ext>`` and ``labelsTr/<case>.<ext>``."""
+    cohort = Cohort(path, [])
+    cohort.label_names = _nnunet_labels(path, cohort.irregularities)
+    labels = (
+        {stem(f): f for f in list_files(path / NNUNET_LABELS) if volume_extension(f)}
+        if (path / NNUNET_LABELS).is_dir()
+        else {}
+    )
+    cases: dict[str, list[Path]] = {}
+    for file in list_files(path / NNUNET_IMAGES):
+        if volume_extension(file):
+            name = stem(file)
+            cases.setdefault(name[:-5] if name[-5:-4] == "_" and name[-4:].isdigit() else name, []).append(file)
+    for case, files in cases.items():
+        study = Study(case, files[0], [])
+        if len(files) > 1:
+            what = f"case {case} has {len(files)} channels"
+            cohort.irregularities.append(Irregularity(str(files[0]), what, "only the first channel is read"))
+        _add_nnunet_case(cohort, study, files[0], labels.get(case), options)
+    return cohort
+
+
+def _add_nnunet_case(cohort: Cohort, study: Study, image: Path, labels: Path | None, options: _Options) -> None:
+    try:
+        fill_study(study, (), [image], "", options.frame_of_reference, options.organ, given_labels=labels)
+    except StudyError as error:
+        cohort.irregularities.append(Irregularity(str(image), str(error), "the case is left out"))
+        return
+    for view in study.views:
+        view.name = study.name
+        if view.labelled:
+            view.label_names = dict(cohort.label_names)
+    cohort.studies.append(study)
+
+
+def _nnunet_labels(path: Path, problems: list[Irregularity]) -> dict[int, str]:
+    """Label names of ``dataset.json``, either way round (v2: name to value; v1: value to name)."""
+    file = path / NNUNET_FILE
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))["labels"]
+        pairs = [(v, k) if not k.isdigit() else (k, v) for k, v in raw.items()]
+        return {int(v): str(k) for v, k in pairs if not isinstance(v, list) and int(v) > 0}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        what = "there is no readable dataset.json with labels"
+        problems.append(Irregularity(str(file), what, "labels have numbers instead of names"))
+        return {}
+
+
+# ---------------------------------------------------------------------------------------------
+# Splits
+
+
+def split_subjects(
+    studies: Sequence[Study], parts: Mapping[str, float] | Sequence[float], seed: int = 0
+) -> list[list[Study]]:
+    """Splits studies by subject, reproducibly; no subject is in two parts.
+
+    The subjects are put into an order that depends on their names and the seed only, and the parts are cut from it one
+    after the other. So the first part of n subjects is contained in the first part of n + 1.
+
+    Args:
+        studies: In any order; the result does not depend on it.
+        parts: Numbers of subjects (whole numbers), or fractions of them that sum to at most 1; the names of a mapping
+            are for the reader only. What the parts leave over is not returned.
+        seed: Another seed, another order.
+
+    Raises:
+        StudyError: There are fewer subjects than asked for, or the parts make no sense.
+    """
+    wanted = list(parts.values() if isinstance(parts, Mapping) else parts)
+    order = subject_order(studies, seed)
+    counts = _counts(wanted, len(order))
+    edges = np.cumsum([0, *counts])
+    chosen = [set(order[a:b]) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    ordered = sorted(studies, key=lambda s: (order.index(s.subject), s.name))
+    return [[s for s in ordered if s.subject in part] for part in chosen]
+
+
+def subject_order(studies: Sequence[Study], seed: int = 0) -> list[str]:
+    """All subjects in the order that a seed gives them."""
+    subjects = sorted({s.subject for s in studies})
+    return [subjects[k] for k in np.random.default_rng(seed).permutation(len(subjects))]
+
+
+def _counts(parts: Sequence[float], subjects: int) -> list[int]:
+    whole = all(float(p).is_integer() for p in parts) and (sum(parts) > 1 or all(isinstance(p, int) for p in parts))
+    if not parts or min(parts) < 0 or not (whole or sum(parts) <= 1 + 1e-9):
+        msg = f"Expected numbers of subjects, or fractions that sum to at most 1, found {list(parts)}."
+        raise StudyError(msg)
+    if whole:
+        counts = [int(p) for p in parts]
+    else:
+        edges = np.round(np.cumsum([0.0, *parts]) * subjects).astype(int)
+        counts = np.diff(edges).tolist()
+    if sum(counts) > subjects:
+        msg = f"{sum(counts)} subjects are asked for, but there are only {subjects}: ask for fewer or add studies."
+        raise StudyError(msg)
+    return counts

@@ -1,0 +1,176 @@
+"""Labels that lie beside the images: ``<name>_seg.<ext>``, or Slicer's ``<name>.seg.nrrd`` with segment names.
+
+A label map is brought to the grid of its image. Where Slicer cropped it, or it was drawn on another grid, it is resampled
+by nearest neighbour in patient space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..geometry import Array
+from ..geometry import Plane
+from .study import Irregularity
+from .study import StudyError
+from .volumes import VolumeHeader
+from .volumes import load_array
+from .volumes import read_header
+from .volumes import stem
+
+Labels = npt.NDArray[np.int16]
+#: Labels whose voxels lie further than this (in voxels) from the image's are said to be resampled.
+MAX_OFF_GRID = 0.1
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One segment of a ``.seg.nrrd``: the value it has in the file, its layer, and the value it gets here."""
+
+    name: str
+    stored: int
+    layer: int
+    value: int
+
+
+@dataclass
+class LabelFile:
+    """A label map beside an image.
+
+    Attributes:
+        header: Its header.
+        segments: What the file says about its values; empty for a bare label map.
+    """
+
+    header: VolumeHeader
+    segments: list[Segment]
+
+    @property
+    def names(self) -> Mapping[int, str]:
+        """Names of the values, as far as the file gives them."""
+        return {s.value: s.name for s in self.segments}
+
+    def fit(self, planes: Sequence[Plane]) -> Irregularity | None:
+        """What has to be done to bring the labels onto an image's slices; None where nothing has."""
+        if max(self._off_grid(plane) for plane in planes) <= MAX_OFF_GRID:
+            return None
+        if self._voxel_by_voxel(planes):
+            what, so = "the label file has no position of its own", "it is laid over the image voxel by voxel"
+        else:
+            what, so = "the labels lie on another grid than the image", "they are resampled by nearest neighbour"
+        return Irregularity(str(self.header.path), what, so)
+
+    def _voxel_by_voxel(self, planes: Sequence[Plane]) -> bool:
+        size = (*planes[0].size, len(planes))
+        return self.header.size == size and not self.header.positioned
+
+    def _index_map(self, plane: Plane) -> tuple[Array, Array, Array]:
+        """Label index at the plane's first pixel, and its steps along columns and rows, each ``(3,)``."""
+        matrix = self.header.direction / np.array(self.header.spacing)
+        start = (plane.origin - self.header.origin) @ matrix
+        return start, plane.spacing[0] * plane.x_direction @ matrix, plane.spacing[1] * plane.y_direction @ matrix
+
+    def _off_grid(self, plane: Plane) -> float:
+        """Largest distance of the plane's corner pixels from a label voxel's centre, in voxels."""
+        start, right, down = self._index_map(plane)
+        w, h = plane.size
+        corners = start + np.outer([0, 1, 0, 1], right * (w - 1)) + np.outer([0, 0, 1, 1], down * (h - 1))
+        steps = np.abs(np.stack([right - np.round(right), down - np.round(down)])).max()
+        return float(max(np.abs(corners - np.round(corners)).max(), steps))
+
+    def reader(self, planes: Sequence[Plane]) -> Callable[[int], Labels | None]:
+        """``read_labels`` of the view that has these planes."""
+        series = not self.segments and self.header.phases > 1
+
+        def read(phase: int) -> Labels | None:
+            if phase and not (series and phase < self.header.phases):
+                return None
+            values = self._values(phase)
+            if self._voxel_by_voxel(planes):
+                return values
+            return np.stack([self._sample(values, plane) for plane in planes])
+
+        return read
+
+    def _values(self, phase: int) -> Labels:
+        if not self.segments:
+            return _whole_numbers(load_array(self.header, phase), self.header.path)
+        merged = np.zeros(self.header.size[::-1], np.int16)
+        layers = {s.layer for s in self.segments if s.layer < self.header.phases}
+        for layer in sorted(layers):
+            stored = load_array(self.header, layer)
+            for s in self.segments:
+                if s.layer == layer:
+                    merged[stored == s.stored] = s.value
+        return merged
+
+    def _sample(self, values: Labels, plane: Plane) -> Labels:
+        """The label nearest to every pixel of a plane, ``(rows, columns)``; 0 outside the label volume."""
+        start, right, down = self._index_map(plane)
+        w, h = plane.size
+        grid = start + np.arange(h)[:, None, None] * down + np.arange(w)[:, None] * right
+        x, y, z = np.moveaxis(np.floor(grid + 0.5).astype(np.intp), -1, 0)
+        inside = (x >= 0) & (y >= 0) & (z >= 0)
+        inside &= (x < values.shape[2]) & (y < values.shape[1]) & (z < values.shape[0])
+        found = np.zeros((h, w), np.int16)
+        found[inside] = values[z[inside], y[inside], x[inside]]
+        return found
+
+
+def _whole_numbers(values: npt.NDArray[Any], path: Path) -> Labels:
+    rounded = np.rint(np.nan_to_num(values))
+    if np.abs(rounded - np.nan_to_num(values)).max(initial=0) > 1e-3 or rounded.min(initial=0) < 0:
+        msg = f"{path} should be a label map but holds fractions or negative values: export it as whole numbers."
+        raise StudyError(msg)
+    if rounded.max(initial=0) > np.iinfo(np.int16).max:
+        msg = f"{path} should be a label map but holds values above {np.iinfo(np.int16).max}: renumber its labels."
+        raise StudyError(msg)
+    return rounded.astype(np.int16)
+
+
+def read_label_file(path: Path) -> LabelFile:
+    """The header of a label map and what it says about its segments.
+
+    Raises:
+        StudyError: The file cannot be used.
+    """
+    header = read_header(path)
+    return LabelFile(header, _segments(header) if path.name.lower().endswith(".seg.nrrd") else [])
+
+
+def _segments(header: VolumeHeader) -> list[Segment]:
+    """Segments in the file's order (``SegmentN_Name``, ``SegmentN_LabelValue``, ``SegmentN_Layer``).
+
+    Values that two layers use alike would collide in one map, so all are renumbered from 1 where that happens.
+    """
+    fields = header.claim.fields
+    found: list[tuple[str, int, int]] = []
+    for n in range(len(fields)):
+        if f"segment{n}_id" not in fields and f"segment{n}_name" not in fields:
+            break
+        name = fields.get(f"segment{n}_name") or fields.get(f"segment{n}_id", f"Segment {n + 1}")
+        value, layer = (
+            fields.get(f"segment{n}_{key}", default) for key, default in (("labelvalue", "1"), ("layer", "0"))
+        )
+        if value.isdigit() and layer.isdigit() and 0 < int(value) <= np.iinfo(np.int16).max:
+            found.append((name, int(value), int(layer)))
+    distinct = len({value for _, value, _ in found}) == len(found)
+    return [Segment(name, v, layer, v if distinct else k + 1) for k, (name, v, layer) in enumerate(found)]
+
+
+def is_label_file(path: Path, suffix: str) -> bool:
+    """Whether a volume file's name says that it holds labels and not an image."""
+    return path.name.lower().endswith(".seg.nrrd") or (bool(suffix) and stem(path).lower().endswith(suffix.lower()))
+
+
+def image_name(path: Path, suffix: str) -> str:
+    """The name of the image that a label file belongs to."""
+    name = stem(path)
+    return name[: -len(suffix)] if suffix and name.lower().endswith(suffix.lower()) else name

@@ -1,0 +1,346 @@
+"""One exam from a folder or a file: views, their roles and labels, and what is wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .dicom import FramePolicy
+from .dicom import find_dicom
+from .dicom import group_exams
+from .dicom_views import views_of_exam
+from .labels import LabelFile
+from .labels import image_name
+from .labels import is_label_file
+from .labels import read_label_file
+from .roles import assign_roles
+from .study import KNEE_ROLES
+from .study import ROLES
+from .study import UNKNOWN
+from .study import Irregularity
+from .study import Study
+from .study import StudyError
+from .study import View
+from .volumes import FOREIGN_EXTENSIONS
+from .volumes import VolumeHeader
+from .volumes import header_irregularities
+from .volumes import load_array
+from .volumes import read_header
+from .volumes import stem
+from .volumes import view_of_volume
+from .volumes import volume_extension
+
+#: ``progress(done, total, message)``.
+Progress = Callable[[int, int, str], None]
+OVERRIDES_FILE = "study.json"
+#: A volume with at most this many different values, none above the second number, is a label map.
+MAX_LABEL_VALUES = 32
+MAX_LABEL_VALUE = 255
+
+
+@dataclass
+class Overrides:
+    """What ``study.json`` says, which stands above everything found otherwise."""
+
+    roles: dict[str, str] = field(default_factory=dict)
+    labels: dict[int, str] = field(default_factory=dict)
+    organ: str | None = None
+    group: str | None = None
+    subject: str | None = None
+    side: str | None = None
+
+
+def read_study(
+    path: Path,
+    *,
+    labels_suffix: str = "_seg",
+    frame_of_reference: FramePolicy = "warn",
+    organ: str | None = None,
+    progress: Progress | None = None,
+) -> Study:
+    """Reads one exam: a folder of DICOM files or volumes, or a single file.
+
+    Headers are read now, pixels when they are asked for.
+
+    Args:
+        path: The folder, or one image file.
+        labels_suffix: Ending of the names of label files that lie beside the images.
+        frame_of_reference: What to do about DICOM series without FrameOfReferenceUID: refuse the study, report it,
+            or take all positions as comparable without a word. Volume files never have one.
+        organ: ``heart`` or ``knee`` where it is known; found out otherwise.
+        progress: Called with files done, files in all, and what is being done.
+
+    Raises:
+        StudyError: There is no usable image, or the folder holds more than one exam.
+    """
+    path = Path(path)
+    files = list_files(path)
+    headers, problems = find_dicom([f for f in files if may_be_dicom(f)], progress)
+    exams = group_exams(headers)
+    if len(exams) > 1:
+        names = ", ".join(exam[0].who for exam in exams[:4])
+        msg = f"{path} holds {len(exams)} exams ({names}): give each a folder of its own, or read it as a cohort."
+        raise StudyError(msg)
+    volumes = [f for f in files if volume_extension(f) and (path.is_file() or f.parent == path)]
+    study = Study(name=stem(path) if path.is_file() else path.resolve().name, path=path, views=[])
+    study.irregularities += problems
+    fill_study(study, exams[0] if exams else [], volumes, labels_suffix, frame_of_reference, organ)
+    return study
+
+
+def list_files(path: Path) -> list[Path]:
+    """All files of a folder at any depth, sorted, hidden ones left out; or the single file itself.
+
+    Raises:
+        StudyError: The path does not exist or may not be read.
+    """
+    try:
+        if path.is_file():
+            return [path]
+        if not path.is_dir():
+            msg = f"{path} does not exist: check the spelling."
+            raise StudyError(msg)
+        next(path.iterdir(), None)
+        found = path.rglob("*")
+        return sorted(f for f in found if not _hidden(f.relative_to(path)) and f.is_file())
+    except PermissionError as error:
+        msg = f"{path} may not be read (permission denied): change its permissions or copy it."
+        raise StudyError(msg) from error
+    except (OSError, ValueError) as error:
+        msg = f"{path} cannot be opened ({error}): check the path."
+        raise StudyError(msg) from error
+
+
+def _hidden(relative: Path) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in relative.parts)
+
+
+def may_be_dicom(path: Path) -> bool:
+    """Whether a file is worth opening as DICOM: everything that is not plainly something else."""
+    name = path.name.lower()
+    others = (".json", ".txt", ".csv", ".md", ".png", ".jpg", ".html", ".xml", ".pdf", ".zip", ".gz", ".py", ".log")
+    if name in ("license", "readme", "dicomdir", "thumbs.db", "desktop.ini"):
+        return False
+    return not (volume_extension(path) or name.endswith((*others, *FOREIGN_EXTENSIONS)))
+
+
+def fill_study(
+    study: Study,
+    exam: Sequence[Any],
+    volumes: Sequence[Path],
+    labels_suffix: str,
+    frame_of_reference: FramePolicy,
+    organ: str | None,
+    given_labels: Path | None = None,
+) -> None:
+    """Builds the views of a study from indexed DICOM headers and volume files, and gives them roles and labels.
+
+    Raises:
+        StudyError: Nothing usable is left.
+    """
+    overrides = read_overrides(study.path)
+    label_paths = [f for f in volumes if is_label_file(f, labels_suffix)]
+    _add_dicom(study, exam, frame_of_reference)
+    _add_volumes(study, [f for f in volumes if f not in label_paths])
+    _report_foreign(study)
+    if not study.views:
+        raise StudyError(_nothing_found(study, label_paths))
+    _make_names_unique(study.views)
+    _attach_labels(study, label_paths, labels_suffix)
+    if given_labels is not None:
+        _attach(study, given_labels, study.views[0])
+    _apply(study, overrides, organ)
+
+
+def _add_dicom(study: Study, exam: Sequence[Any], policy: FramePolicy) -> None:
+    if exam:
+        views, problems = views_of_exam(exam, policy)
+        study.views += views
+        study.irregularities += problems
+        study.subject = exam[0].patient_id
+
+
+def _add_volumes(study: Study, paths: Sequence[Path]) -> None:
+    headers: list[VolumeHeader] = []
+    for path in paths:
+        try:
+            headers.append(read_header(path))
+            # The planes are made here too, so that a header without them is refused as one file, not as a study.
+            headers[-1].planes()
+        except StudyError as error:
+            headers = [h for h in headers if h.path != path]
+            study.irregularities.append(Irregularity(str(path), str(error), "the file is left out"))
+    for header in headers:
+        other = _labels_of(header, headers)
+        if other is not None:
+            what = f"it looks like a label map of {other.path.name}, not like an image"
+            so = "it is not taken as a view; name its ending with --labels-suffix to use it"
+            study.irregularities.append(Irregularity(str(header.path), what, so))
+            continue
+        study.views.append(view_of_volume(header))
+        study.irregularities += header_irregularities(header)
+
+
+def _labels_of(header: VolumeHeader, others: Sequence[VolumeHeader]) -> VolumeHeader | None:
+    """The image of which a file seems to be an unannounced label map, or None.
+
+    Only files on another file's grid are looked into, and only where the name or the number format is suspicious.
+    """
+    for other in others:
+        named = stem(header.path).startswith(stem(other.path)) and stem(header.path) != stem(other.path)
+        lesser = header.eight_bit and not other.eight_bit
+        if other is not header and header.integer and (named or lesser) and header.same_grid(other):
+            return other if _few_values(header) else None
+    return None
+
+
+def _few_values(header: VolumeHeader) -> bool:
+    try:
+        values = np.unique(load_array(header))
+    except StudyError:
+        return False
+    return len(values) <= MAX_LABEL_VALUES and values.min() >= 0 and values.max() <= MAX_LABEL_VALUE
+
+
+def _report_foreign(study: Study) -> None:
+    if not study.path.is_dir():
+        return
+    for path in sorted(study.path.iterdir()):
+        if path.name.lower().endswith(FOREIGN_EXTENSIONS) and not path.name.startswith("."):
+            what = "volumes of this kind are not read"
+            study.irregularities.append(Irregularity(str(path), what, "it is left out; save it as .nii.gz or .nrrd"))
+
+
+def _nothing_found(study: Study, labels: Sequence[Path]) -> str:
+    if study.irregularities:
+        first, more = study.irregularities[0], len(study.irregularities) - 1
+        text = first.what if str(study.path) in first.what else f"{first.where}: {first.what}; {first.consequence}."
+        return text + (f" ({more} more files or series of {study.path} are unusable too.)" if more else "")
+    if labels:
+        return f"{study.path} holds labels ({labels[0].name}) but no image: put the image beside them."
+    return f"{study.path} holds no image: give DICOM files, or volumes ending in .nii, .nii.gz, .nrrd or .mha."
+
+
+def _make_names_unique(views: Sequence[View]) -> None:
+    seen: dict[str, int] = {}
+    for view in views:
+        seen[view.name] = seen.get(view.name, 0) + 1
+        if seen[view.name] > 1:
+            view.name = f"{view.name}-{seen[view.name]}"
+
+
+# ---------------------------------------------------------------------------------------------
+# Labels
+
+
+def _attach_labels(study: Study, paths: Sequence[Path], suffix: str) -> None:
+    for path in paths:
+        _attach(study, path, None, image_name(path, suffix))
+
+
+def _attach(study: Study, path: Path, view: View | None, name: str = "") -> None:
+    """Gives a view its labels; which view, the name or the grid says where none is given."""
+    try:
+        labels = read_label_file(path)
+        view = view or _view_of_labels(study, labels, name)
+    except StudyError as error:
+        study.irregularities.append(Irregularity(str(path), str(error), "its labels are left out"))
+        return
+    if view is None:
+        what = "there is no image that these labels belong to"
+        study.irregularities.append(Irregularity(str(path), what, "they are left out; name them after their image"))
+    elif view.labelled:
+        what = f"{view.name} has labels already"
+        study.irregularities.append(Irregularity(str(path), what, "this second label file is left out"))
+    else:
+        problem = labels.fit(view.planes)
+        study.irregularities += [problem] if problem else []
+        view.read_labels = labels.reader(view.planes)
+        view.label_names = labels.names
+
+
+def _view_of_labels(study: Study, labels: LabelFile, name: str) -> View | None:
+    """The view with the labels' name; else, if there is just one, the view on whose grid they lie."""
+    for view in study.views:
+        if view.name.lower() == name.lower():
+            return view
+    fitting = [v for v in study.views if not v.labelled and labels.header.positioned and _same_grid(labels, v)]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _same_grid(labels: LabelFile, view: View) -> bool:
+    size = (*view.planes[0].size, len(view.planes))
+    return labels.header.size == size and labels.fit(view.planes) is None
+
+
+# ---------------------------------------------------------------------------------------------
+# study.json
+
+
+def read_overrides(folder: Path) -> Overrides:
+    """Reads ``study.json`` of a folder; empty where there is none.
+
+    Raises:
+        StudyError: It is not JSON, or a field has a wrong type or an unknown role.
+    """
+    path = folder / OVERRIDES_FILE
+    if not folder.is_dir() or not path.is_file():
+        return Overrides()
+    try:
+        if path.stat().st_size > 1 << 20:
+            raise ValueError("it is larger than a megabyte")
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        msg = f"{path} is not readable JSON ({error}): correct it or remove it."
+        raise StudyError(msg) from error
+    return _checked_overrides(path, raw)
+
+
+def _checked_overrides(path: Path, raw: Any) -> Overrides:
+    def fail(field_name: str, expected: str, found: Any) -> StudyError:
+        return StudyError(f"{path}: expected {expected} for '{field_name}', found {str(found)[:60]!r}; correct it.")
+
+    if not isinstance(raw, dict):
+        raise fail("the file", "an object", raw)
+    roles, labels = raw.get("roles", {}), raw.get("labels", {})
+    if not isinstance(roles, dict) or not isinstance(labels, dict):
+        raise fail("roles and labels", "objects", roles if not isinstance(roles, dict) else labels)
+    for name, role in roles.items():
+        if role not in (*ROLES, UNKNOWN):
+            raise fail(f"roles.{name}", "one of " + ", ".join((*ROLES, UNKNOWN)), role)
+    for value, name in labels.items():
+        if not (value.isdigit() and 0 < int(value) < 2**15 and isinstance(name, str)):
+            raise fail(f"labels.{value}", "a whole number and its name", name)
+    for key in ("organ", "group", "subject", "side"):
+        if not isinstance(raw.get(key, ""), str):
+            raise fail(key, "text", raw[key])
+    if raw.get("side", "left") not in ("left", "right"):
+        raise fail("side", "left or right", raw["side"])
+    texts = {key: raw[key] for key in ("organ", "group", "subject", "side") if key in raw}
+    return Overrides(dict(roles), {int(v): n for v, n in labels.items()}, **texts)
+
+
+def _apply(study: Study, overrides: Overrides, organ: str | None) -> None:
+    assign_roles(study, organ=overrides.organ or organ)
+    for view in study.views:
+        role = overrides.roles.get(view.name)
+        if role is not None:
+            view.role, view.reason, view.doubt = role, f"{OVERRIDES_FILE} says so", ""
+        if view.labelled and overrides.labels:
+            view.label_names = {**view.label_names, **overrides.labels}
+    for name in sorted(set(overrides.roles) - {v.name for v in study.views}):
+        where, what = str(study.path / OVERRIDES_FILE), f"it names a view that is not there: {name[:60]}"
+        study.irregularities.append(Irregularity(where, what, "the entry has no effect"))
+    given = [r for r in overrides.roles.values() if r != UNKNOWN]
+    if overrides.organ is None and organ is None and given:
+        study.organ = "knee" if given[0] in KNEE_ROLES else "heart"
+    study.group = overrides.group or study.group
+    study.side = overrides.side or study.side
+    study.subject = overrides.subject or study.subject or study.name

@@ -1,0 +1,319 @@
+"""Volume files: NIfTI, NRRD, MetaImage, and Slicer's volume sequences, one view a file.
+
+Everything goes through SimpleITK, so that origin and direction always belong to the array in hand and are LPS.
+Headers are read first; pixels when they are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import SimpleITK as sitk
+
+from ..geometry import Array
+from ..geometry import GeometryError
+from ..geometry import Plane
+from ..geometry import planes_of_volume
+from .claims import Claim
+from .claims import check_claim
+from .study import Irregularity
+from .study import StudyError
+from .study import View
+
+EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".mha")
+#: Known volume files that keep their pixels elsewhere, or that nothing here reads.
+FOREIGN_EXTENSIONS = (".nhdr", ".mhd", ".hdr", ".img", ".mgz", ".mgh", ".par", ".rec", ".vti", ".npy", ".npz")
+#: Two affines of one file further apart than this are worth a word.
+MAX_AFFINE_GAP_MM = 0.5
+
+
+def volume_extension(path: Path) -> str | None:
+    """The extension of a volume file (``.nii.gz`` counts as one), or None for any other file."""
+    name = path.name.lower()
+    return next((e for e in EXTENSIONS if name.endswith(e) and len(name) > len(e)), None)
+
+
+def stem(path: Path) -> str:
+    """File name without its volume extension and without ``.seq`` or ``.seg``."""
+    base = path.name[: -len(volume_extension(path) or path.suffix) or None]
+    return base[:-4] if base.lower().endswith((".seq", ".seg")) else base
+
+
+@dataclass(frozen=True)
+class VolumeHeader:
+    """What a volume file says about itself.
+
+    Attributes:
+        path: The file.
+        size: Voxels along the three index axes.
+        spacing: mm along them.
+        origin: Centre of the first voxel, LPS mm, ``(3,)``.
+        direction: Columns are the directions of the index axes, LPS, ``(3, 3)``.
+        phases: Volumes in the file: phases of a cine, or layers of a segmentation.
+        phase_ms: Time from one phase to the next in ms; 0 where unknown.
+        integer: Whether the stored pixels are whole numbers.
+        eight_bit: Whether they are bytes.
+        claim: What the first bytes say.
+    """
+
+    path: Path
+    size: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    origin: Array
+    direction: Array
+    phases: int
+    phase_ms: float
+    integer: bool
+    eight_bit: bool
+    claim: Claim
+
+    @property
+    def positioned(self) -> bool:
+        """Whether the header places the volume: not missing, and not the bare default (identity at the origin)."""
+        axes = np.abs(self.direction)
+        return self.claim.positioned and not (np.array_equal(axes, np.eye(3)) and not self.origin.any())
+
+    def same_grid(self, other: VolumeHeader, tolerance: float = 0.1) -> bool:
+        """Whether both have the same voxels in the same places, to a share of a voxel."""
+        if self.size != other.size:
+            return False
+        gap = np.abs(self._ends() - other._ends()).max()
+        return bool(gap < tolerance * min(self.spacing))
+
+    def _ends(self) -> Array:
+        last = (np.array(self.size) - 1) * np.array(self.spacing)
+        return np.stack([self.origin, *(self.origin + self.direction[:, k] * last[k] for k in range(3))])
+
+    def planes(self) -> list[Plane]:
+        """One plane a slice.
+
+        Raises:
+            StudyError: The numbers do not describe planes.
+        """
+        try:
+            return planes_of_volume(self.origin, self.direction, self.spacing, self.size)
+        except GeometryError as error:
+            msg = f"{self.path} cannot be placed in the patient: {error} Correct the header, or export it again."
+            raise StudyError(msg) from error
+
+
+@contextmanager
+def quiet_itk() -> Iterator[None]:
+    """ITK prints warnings about odd headers to the terminal; what matters is reported in other ways."""
+    before = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(before)
+
+
+def _itk_reader(path: Path) -> sitk.ImageFileReader:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    return reader
+
+
+def _unreadable(path: Path, error: Exception) -> StudyError:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = lines[-1].split("): ")[-1].rstrip(".") if lines else "no reason given"
+    return StudyError(f"{path} cannot be read as an image ({reason[:160]}): export it again.")
+
+
+def read_header(path: Path) -> VolumeHeader:
+    """Reads and checks the header of a volume file; no pixels are read.
+
+    Raises:
+        StudyError: The file cannot be used, in one sentence.
+    """
+    claim = check_claim(path)
+    reader = _itk_reader(path)
+    try:
+        with quiet_itk():
+            reader.ReadImageInformation()
+            return _header(path, reader, claim)
+    except RuntimeError as error:
+        raise _unreadable(path, error) from error
+
+
+def _header(path: Path, reader: sitk.ImageFileReader, claim: Claim) -> VolumeHeader:
+    dimension, components = reader.GetDimension(), reader.GetNumberOfComponents()
+    if dimension not in (3, 4) or (components > 1 and (dimension == 4 or claim.list_axis is None)):
+        kind = "colour or vector pixels" if components > 1 else f"{dimension} dimensions"
+        msg = f"{path} has {kind}, expected grey values in three dimensions, or four with time: save one volume a file."
+        raise StudyError(msg)
+    size, spacing = reader.GetSize(), reader.GetSpacing()
+    direction = np.array(reader.GetDirection()).reshape(dimension, dimension)[:3, :3]
+    origin = np.array(reader.GetOrigin()[:3])
+    _check_grid(path, spacing[:3], origin, direction)
+    pixel = sitk.GetPixelIDValueAsString(reader.GetPixelID())
+    return VolumeHeader(
+        path=path,
+        size=(size[0], size[1], size[2]),
+        spacing=(spacing[0], spacing[1], spacing[2]),
+        origin=origin,
+        direction=direction,
+        phases=components if components > 1 else (size[3] if dimension == 4 else 1),
+        phase_ms=_phase_ms(spacing[3]) if dimension == 4 else 0.0,
+        integer="integer" in pixel,
+        eight_bit="8-bit" in pixel,
+        claim=claim,
+    )
+
+
+def _check_grid(path: Path, spacing: tuple[float, ...], origin: Array, direction: Array) -> None:
+    if not (np.isfinite(spacing).all() and min(spacing) > 0):
+        shown = " x ".join(f"{v:g}" for v in spacing)
+        msg = f"{path} has the voxel spacing {shown} mm in its header: correct the header, or export it again."
+        raise StudyError(msg)
+    if max(spacing) > 1000 or np.abs(origin).max() > 1e5 or not np.isfinite([*origin, *direction.ravel()]).all():
+        msg = f"{path} has a spacing or position of no human body in its header: correct it, or export it again."
+        raise StudyError(msg)
+    if np.abs(direction.T @ direction - np.eye(3)).max() > 1e-2:
+        msg = f"{path} is sheared (its axes are not perpendicular): resample it to a straight grid, or give DICOM."
+        raise StudyError(msg)
+
+
+def _phase_ms(step: float) -> float:
+    """ITK gives seconds where the file names its time unit; files that name none hold seconds or milliseconds."""
+    if not np.isfinite(step) or step <= 0 or step == 1:
+        return 0.0
+    return step * 1000 if step < 5 else step
+
+
+@lru_cache(maxsize=1)
+def _load_series(path: str, stamp: tuple[int, int]) -> npt.NDArray[Any]:
+    """All phases of a file, in its own number format. The stamp makes a changed file a different entry."""
+    del stamp
+    return _load(path)
+
+
+def _load(path: str) -> npt.NDArray[Any]:
+    with quiet_itk():
+        return sitk.GetArrayFromImage(sitk.ReadImage(path))
+
+
+def load_array(header: VolumeHeader, phase: int = 0) -> npt.NDArray[Any]:
+    """Stored values of one phase, ``(slices, rows, columns)``, rescaled as the header says.
+
+    Raises:
+        StudyError: The pixels cannot be read, or are no longer what the header said.
+    """
+    path = header.path
+    if not 0 <= phase < header.phases:
+        msg = f"{path} has {header.phases} phases, asked for number {phase}."
+        raise StudyError(msg)
+    try:
+        state = path.stat()
+        stamp = (state.st_mtime_ns, state.st_size)
+        array = _load(str(path)) if header.phases == 1 else _load_series(str(path), stamp)
+    except (RuntimeError, OSError) as error:
+        raise _unreadable(path, error) from error
+    if header.phases > 1:
+        array = array[..., phase] if header.claim.list_axis is not None and _is_list(header) else array[phase]
+    if array.shape != header.size[::-1]:
+        msg = f"{path} changed while it was being used: read the study again."
+        raise StudyError(msg)
+    return array
+
+
+def _is_list(header: VolumeHeader) -> bool:
+    """Whether ITK holds the phases as components of a pixel (NRRD's list axis) and not as a fourth axis."""
+    return header.path.name.lower().endswith(".nrrd")
+
+
+def header_irregularities(header: VolumeHeader) -> list[Irregularity]:
+    """What is odd about a header that can still be used."""
+    found = []
+    if header.claim.affine_gap_mm > MAX_AFFINE_GAP_MM:
+        what = f"its two affines (sform and qform) disagree by up to {header.claim.affine_gap_mm:.1f} mm"
+        found.append(Irregularity(str(header.path), what, "the sform is believed; check the lines on the pictures"))
+    if not header.positioned:
+        what = "the header does not say where the volume lies in the patient"
+        found.append(
+            Irregularity(str(header.path), what, "its role is taken from its name, and its crossings mean nothing")
+        )
+    return found
+
+
+def view_of_volume(header: VolumeHeader) -> View:
+    """A view, without role and labels, whose pixels are read on demand."""
+
+    def pixels(phase: int) -> npt.NDArray[np.float32]:
+        values = load_array(header, phase).astype(np.float32)
+        # Scanner software writes NaN outside the field of view; zero is what it means.
+        return np.nan_to_num(values, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+
+    times = tuple(k * header.phase_ms for k in range(header.phases)) if header.phase_ms else ()
+    return View(
+        name=stem(header.path),
+        source=header.path,
+        planes=header.planes(),
+        phases=header.phases,
+        read_pixels=pixels,
+        trigger_times=times,
+        attributes={} if header.positioned else {"position": "not in the header"},
+    )
+
+
+def itk_image(array: npt.NDArray[Any], planes: list[Plane]) -> sitk.Image:
+    """A volume ``(slices, rows, columns)`` on regular planes as an ITK image (LPS).
+
+    Raises:
+        StudyError: The planes do not form a volume.
+    """
+    first = planes[0]
+    step = (planes[-1].origin - first.origin) / max(1, len(planes) - 1)
+    length = float(np.linalg.norm(step)) or first.thickness or 1.0
+    third = step / length if len(planes) > 1 else first.normal
+    for k, plane in enumerate(planes):
+        if plane.size != first.size or np.abs(plane.origin - first.origin - k * step).max() > 0.01:
+            msg = "The slices are shifted, tilted or unevenly spaced, so they cannot be written as one volume."
+            raise StudyError(msg)
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing((*first.spacing, length))
+    image.SetOrigin(first.origin.tolist())
+    try:
+        image.SetDirection(np.column_stack([first.x_direction, first.y_direction, third]).ravel().tolist())
+    except RuntimeError as error:
+        msg = "The directions of the slices do not span a volume."
+        raise StudyError(msg) from error
+    return image
+
+
+def write_view(view: View, path: Path, phase: int | None = None) -> None:
+    """Writes a view's pixels as one volume, or all phases of a cine as a 4-D one.
+
+    Args:
+        view: A view whose planes form a volume.
+        path: ``.nii``, ``.nii.gz``, ``.nrrd`` or ``.mha``; a 4-D file must be NIfTI or MetaImage.
+        phase: Only this phase; all of them where it is None.
+
+    Raises:
+        StudyError: The planes do not form a volume, or the file cannot be written.
+    """
+    chosen = range(view.phases) if phase is None else [phase]
+    if not view.regular:
+        msg = f"{view.name}: the slices are shifted, tilted or unevenly spaced, so they cannot be one volume file."
+        raise StudyError(msg)
+    volumes = [itk_image(view.pixels(k), view.planes) for k in chosen]
+    image = volumes[0] if len(volumes) == 1 else sitk.JoinSeries(volumes, 0.0, _time_step(view))
+    try:
+        sitk.WriteImage(image, str(path), useCompression=not path.name.endswith(".nii"))
+    except RuntimeError as error:
+        msg = f"{path} could not be written: check the folder, the name's extension and the space on the disk."
+        raise StudyError(msg) from error
+
+
+def _time_step(view: View) -> float:
+    """Seconds between phases, as ITK writes them to NIfTI."""
+    times = view.trigger_times
+    step = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.0
+    return step / 1000 if step > 0 else 1.0
