@@ -1,0 +1,165 @@
+"""Makes whole exams: draws a subject, lays the planes, images them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ..geometry import Plane
+from ..studies.study import Study
+from ..studies.study import StudyError
+from ..studies.study import View
+from .heart import AORTA
+from .heart import LEFT_ATRIUM
+from .heart import LV
+from .heart import MYOCARDIUM
+from .heart import RIGHT_ATRIUM
+from .heart import RV
+from .heart import draw_body
+from .heart_views import lay_heart_planes
+from .rendering import Floats
+from .rendering import Labels
+from .rendering import draw_imaging
+from .rendering import render
+from .writing import write_study
+
+#: Label values of each organ's exams.
+LABELS: Mapping[str, dict[int, str]] = {
+    "heart": {
+        LV: "LV cavity",
+        MYOCARDIUM: "LV myocardium",
+        RV: "RV cavity",
+        LEFT_ATRIUM: "Left atrium",
+        RIGHT_ATRIUM: "Right atrium",
+        AORTA: "Aorta",
+    },
+}
+#: Middle of the elements of a chest coil, LPS mm.
+CHEST_COIL = np.array(
+    [
+        (x, y, z)
+        for y, xs in ((-150.0, (-70.0, 30.0, 110.0)), (135.0, (-80.0, 80.0)))
+        for x in xs
+        for z in (-60.0, 60.0)
+    ],
+    dtype=np.float32,
+)
+#: Share of the cardiac cycle at which the heart is smallest.
+END_SYSTOLE = 0.36
+
+
+def contractions(phases: int) -> list[float]:
+    """Contraction (0 to 1) at each phase: ED and ES for two, else the whole cycle evenly sampled."""
+    if phases <= 2:
+        return [0.0, 1.0][:phases]
+    time = np.arange(phases) / phases
+    rising = 0.5 - 0.5 * np.cos(np.pi * time / END_SYSTOLE)
+    falling = 0.5 + 0.5 * np.cos(np.pi * (time - END_SYSTOLE) / (1 - END_SYSTOLE))
+    return [float(v) for v in np.where(time < END_SYSTOLE, rising, falling)]
+
+
+def make_study(organ: str, seed: int, phases: int = 2) -> Study:
+    """Makes one synthetic exam; the same seed gives the same study, bit by bit.
+
+    Args:
+        organ: A key of :data:`LABELS`.
+        seed: Not negative.
+        phases: Cine phases: 1 is end-diastole, 2 adds end-systole, more sample the cycle.
+
+    Raises:
+        StudyError: The organ is unknown or a number is out of range.
+    """
+    if organ not in LABELS:
+        msg = f"Expected one of {', '.join(LABELS)} as organ of a synthetic study, found {organ!r}."
+        raise StudyError(msg)
+    if seed < 0 or phases < 1:
+        msg = f"Expected a seed of at least 0 and at least one phase, found {seed} and {phases}."
+        raise StudyError(msg)
+    return _make_heart(seed, phases)
+
+
+def _make_heart(seed: int, phases: int) -> Study:
+    rng = np.random.default_rng(np.random.SeedSequence([seed, 1]))
+    body = draw_body(rng)
+    imaging = draw_imaging(rng, CHEST_COIL)
+    states = contractions(phases)
+    beat = float(rng.uniform(700, 1100))
+    times = (0.0, END_SYSTOLE * beat) if phases == 2 else tuple(beat * k / phases for k in range(phases))
+    name = f"heart-{seed:04d}"
+    # Breath holds differ most from feet to head.
+    breath = rng.uniform(0.3, 1.5) * np.array([0.6, 1.0, 2.0])
+    views = []
+    for role, planes in lay_heart_planes(body.shape, rng).items():
+        shifts = rng.normal(0, 1, (len(planes), 3)) * breath
+        pixels, labels = render(body, planes, states, imaging, rng, shifts)
+        view = _view(role, Path(name), planes, pixels, labels, LABELS["heart"])
+        view.trigger_times = times if phases > 1 else ()
+        views.append(view)
+    return Study(name, Path(name), views, subject=name, organ="heart", group=body.shape.group)
+
+
+def _view(role: str, folder: Path, planes: list[Plane], pixels: Floats, labels: Labels, names: dict[int, str]) -> View:
+    """A view that holds its pixels in memory as whole numbers."""
+    stored = pixels.astype(np.int16)
+
+    def read_pixels(phase: int) -> npt.NDArray[np.float32]:
+        return stored[phase].astype(np.float32)
+
+    def read_labels(phase: int) -> npt.NDArray[np.int16]:
+        return labels[phase].astype(np.int16)
+
+    return View(
+        name=role,
+        source=folder / f"{role}.nii.gz",
+        planes=planes,
+        phases=len(stored),
+        read_pixels=read_pixels,
+        read_labels=read_labels,
+        role=role,
+        reason="a synthetic exam knows its planes",
+        label_names=names,
+    )
+
+
+def study_seed(seed: int, number: int) -> int:
+    """Seed of a cohort's study ``number``: cohorts of neighbouring seeds share no study."""
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+
+
+def write_cohort(
+    organ: str,
+    studies: int,
+    seed: int,
+    out: Path,
+    fmt: str = "nifti",
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Path]:
+    """Writes a cohort of synthetic studies, ``<organ>-0001`` and on, each whole or not at all.
+
+    Args:
+        organ: A key of :data:`LABELS`.
+        studies: How many.
+        seed: Seed of the cohort.
+        out: The cohort's folder; made where it is missing.
+        fmt: ``nifti`` or ``dicom``.
+        progress: Called with (studies written, studies in all).
+
+    Returns:
+        The studies' folders.
+
+    Raises:
+        StudyError: The organ or format is unknown, or one of the folders exists.
+    """
+    folders = []
+    for number in range(1, studies + 1):
+        name = f"{organ}-{number:04d}"
+        study = replace(make_study(organ, study_seed(seed, number)), name=name, subject=name)
+        folders.append(write_study(study, Path(out) / name, fmt))
+        if progress is not None:
+            progress(number, studies)
+    return folders
