@@ -1,0 +1,431 @@
+"""The command line: ``sslengine VERB`` or ``python -m SSLEngine VERB``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from typing import TextIO
+
+from . import __version__
+from . import jobs
+from .geometry import GeometryError
+from .jobs import Cancelled
+from .jobs import JobError
+from .jobs import Reporter
+from .settings import SettingsError
+from .studies.study import StudyError
+
+# Verbs import what they need when they run: --help must answer at once, and light verbs must not wait for torch.
+
+
+# ---------------------------------------------------------------------------------------------
+# Verbs
+
+
+def phantom(arguments: argparse.Namespace) -> int:
+    """Writes synthetic exams with labels."""
+    from .phantom import write_cohort
+
+    def show(done: int, total: int, message: str = "") -> None:
+        print(f"{done} of {total} {message}".rstrip(), file=sys.stderr, flush=True)
+
+    folders = write_cohort(
+        arguments.organ, arguments.studies, arguments.seed, Path(arguments.out), arguments.format, progress=show
+    )
+    _say(arguments, {"studies": [str(f) for f in folders]}, f"Wrote {len(folders)} studies to {arguments.out}")
+    return jobs.EXIT_FINISHED
+
+
+def inspect(arguments: argparse.Namespace) -> int:
+    """Shows the views of an exam or a cohort, how they cross, and what is wrong with them."""
+    from . import studies
+
+    path = Path(arguments.path)
+    document = studies.inspect(
+        path, labels_suffix=arguments.labels_suffix, frame_of_reference=arguments.frame_of_reference
+    )
+    if arguments.html:
+        studies.inspect_html(
+            path,
+            Path(arguments.html),
+            labels_suffix=arguments.labels_suffix,
+            frame_of_reference=arguments.frame_of_reference,
+        )
+    _say(arguments, document, studies.inspect_text(document))
+    return jobs.EXIT_FINISHED
+
+
+def pretrain(arguments: argparse.Namespace) -> int:
+    """Pretrains a network on the geometry of unlabelled exams."""
+    settings = _common_settings(arguments)
+    if arguments.pretext:
+        settings["pretext"] = arguments.pretext.split(",")
+    return _training_job("pretrain", arguments, settings)
+
+
+def finetune(arguments: argparse.Namespace) -> int:
+    """Trains the target network on labelled exams, from a pretrained model or from scratch."""
+    settings = _common_settings(arguments)
+    if arguments.init:
+        settings["init"] = str(Path(arguments.init).resolve())
+    if arguments.transfer:
+        settings["transfer"] = arguments.transfer
+    if arguments.labelled is not None:
+        settings["labelled"] = arguments.labelled
+    return _training_job("finetune", arguments, settings)
+
+
+def segment(arguments: argparse.Namespace) -> int:
+    """Segments a study, a view or a cine."""
+    from .models import load_model
+    from .segment import Segmenter
+    from .segment import segment_study
+    from .studies import read_study
+    from .training import choose_device
+
+    device = choose_device(arguments.device)
+    network, card = load_model(Path(arguments.model))
+    segmenter = Segmenter(network, card, device, arguments.largest_component)
+    study = read_study(Path(arguments.input), labels_suffix=arguments.labels_suffix)
+
+    def show(done: int, total: int, message: str) -> None:
+        print(f"{done} of {total}: {message}", file=sys.stderr, flush=True)
+
+    document = segment_study(segmenter, study, Path(arguments.out), show)
+    _say(arguments, document, "\n".join(o["file"] for o in document["outputs"]))
+    return jobs.EXIT_FINISHED
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """Compares segmentations with reference labels."""
+    from . import measure
+
+    document = measure.evaluate(Path(arguments.predicted), Path(arguments.reference), arguments.labels_suffix)
+    _say(arguments, document, measure.table(document))
+    return jobs.EXIT_FINISHED
+
+
+def job(arguments: argparse.Namespace) -> int:
+    """Shows, stops or resumes a job from any process."""
+    folder = Path(arguments.job)
+    if arguments.action == "stop":
+        jobs.stop(folder)
+    elif arguments.action == "resume":
+        jobs.resume(folder)
+    status = jobs.status(folder)
+    text = f"{status.state}: step {status.step} of {status.steps}. {status.message}".strip()
+    _say(arguments, status.as_json(), text)
+    return jobs.EXIT_FINISHED
+
+
+def demo(arguments: argparse.Namespace) -> int:
+    """Runs the whole way on synthetic exams and writes a report."""
+    from .demo import run_demo
+
+    report = run_demo(arguments.organ, Path(arguments.out), arguments.seed)
+    print(f"The report is {report}")
+    return jobs.EXIT_FINISHED
+
+
+def study_labels(arguments: argparse.Namespace) -> int:
+    """Compares pretrained with scratch over numbers of labels, paired by seed."""
+    from .few_labels import study_of_labels
+    from .few_labels import summary
+
+    document = study_of_labels(
+        data=Path(arguments.data),
+        out=Path(arguments.out),
+        counts=[int(c) for c in arguments.counts.split(",")],
+        seeds=arguments.seeds,
+        common=_common_settings(arguments),
+        pretext=arguments.pretext.split(",") if arguments.pretext else ["positions"],
+        init=arguments.init,
+        transfer=arguments.transfer or "all",
+    )
+    _say(arguments, document, summary(document))
+    return jobs.EXIT_FINISHED
+
+
+# ---------------------------------------------------------------------------------------------
+# Training jobs
+
+
+def _common_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Command-line options as a settings dictionary; only what was given, so that defaults stay in one place."""
+    settings: dict[str, Any] = {}
+    if arguments.data:
+        settings["data"] = {"path": str(Path(arguments.data).resolve())}
+        if arguments.labels_suffix:
+            settings["data"]["labels_suffix"] = arguments.labels_suffix
+    if arguments.seed is not None:
+        settings["seed"] = arguments.seed
+    if arguments.device:
+        settings["device"] = arguments.device
+    if arguments.steps is not None:
+        settings.setdefault("schedule", {})["steps"] = arguments.steps
+    if arguments.network:
+        settings["network"] = {"kind": arguments.network}
+    for text in arguments.set or ():
+        _set(settings, text)
+    return settings
+
+
+def _set(settings: dict[str, Any], text: str) -> None:
+    """Applies ``--set schedule.rate=0.002``; the value is JSON, or else a plain string."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        msg = f"--set expects FIELD=VALUE, for instance schedule.rate=0.002, and found '{text}'."
+        raise SettingsError(msg)
+    *blocks, last = name.split(".")
+    place = settings
+    for block in blocks:
+        place = place.setdefault(block, {})
+        if not isinstance(place, dict):
+            msg = f"--set {text}: '{block}' is no group of settings."
+            raise SettingsError(msg)
+    try:
+        place[last] = json.loads(value)
+    except json.JSONDecodeError:
+        place[last] = value
+
+
+def _training_job(kind: str, arguments: argparse.Namespace, settings: dict[str, Any]) -> int:
+    """Creates the job if it is new, then runs or resumes it in this process."""
+    from .settings import KINDS
+    from .settings import Finetune
+    from .settings import Pretrain
+    from .settings import parse
+
+    if arguments.job:
+        folder = Path(arguments.job).resolve()
+        described = jobs.load(folder)
+        if described["kind"] != kind:
+            msg = f"{folder} holds a job of kind '{described['kind']}'; run it with that verb."
+            raise JobError(msg)
+    else:
+        if not arguments.data or not arguments.out:
+            msg = f"{kind} needs --data and --out, or --job with a prepared job."
+            raise SettingsError(msg)
+        parse(settings, KINDS[kind])
+        folder = jobs.create(Path(arguments.out), kind, settings)
+    with _worker(folder, quiet=arguments.json) as reporter:
+        from . import runs
+
+        described = jobs.load(folder)["settings"]
+        if kind == "pretrain":
+            runs.pretrain(parse(described, Pretrain), reporter)
+        else:
+            runs.finetune(parse(described, Finetune), reporter)
+        reporter.event("finished", message=f"The model is {folder / jobs.MODEL_FILE}")
+    if arguments.json:
+        print(json.dumps(jobs.status(folder).as_json()))
+    return jobs.EXIT_FINISHED
+
+
+@contextlib.contextmanager
+def _worker(folder: Path, quiet: bool) -> Iterator[Reporter]:
+    """Runs the body as the job's worker; however it ends, the folder says so in one sentence."""
+    with _logged(folder), jobs.worker(folder, echo=not quiet) as reporter:
+        previous = signal.signal(signal.SIGINT, reporter.request_stop)
+        try:
+            reporter.event("started")
+            yield reporter
+        except BaseException as error:
+            code, sentence = explain(error)
+            if code == jobs.EXIT_CANCELLED:
+                reporter.event("cancelled", message=f"Stopped; go on with: sslengine job resume {folder}")
+            else:
+                traceback.print_exc()
+                reporter.event("failed", message=sentence, code=code)
+            raise
+        finally:
+            signal.signal(signal.SIGINT, previous)
+
+
+@contextlib.contextmanager
+def _logged(folder: Path) -> Iterator[None]:
+    """Copies what is printed to ``log.txt``, unless it goes there already (a job that a window started)."""
+    path = folder / jobs.LOG_FILE
+    path.touch()
+    try:
+        there = os.path.samestat(os.fstat(sys.stdout.fileno()), path.stat())
+    except (OSError, ValueError, AttributeError):
+        there = False
+    if there:
+        yield
+        return
+    with path.open("a", encoding="utf-8") as log:
+        kept = sys.stdout, sys.stderr
+        sys.stdout, sys.stderr = _Both(kept[0], log), _Both(kept[1], log)
+        try:
+            yield
+        finally:
+            sys.stdout, sys.stderr = kept
+
+
+class _Both:
+    """A stream that writes to two."""
+
+    def __init__(self, first: TextIO, second: TextIO) -> None:
+        self._streams = (first, second)
+
+    def write(self, text: str) -> int:
+        for stream in self._streams:
+            stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        for stream in self._streams:
+            stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._streams[0], name)
+
+
+# ---------------------------------------------------------------------------------------------
+# Errors and output
+
+
+def explain(error: BaseException) -> tuple[int, str]:
+    """Exit code and one sentence for whatever went wrong."""
+    text = str(error).strip()
+    if isinstance(error, (Cancelled, KeyboardInterrupt)):
+        return jobs.EXIT_CANCELLED, "Stopped."
+    if isinstance(error, (StudyError, SettingsError, JobError, GeometryError)) or type(error).__name__ == "ModelError":
+        return jobs.EXIT_UNUSABLE, text
+    lower = text.lower()
+    if isinstance(error, MemoryError) or "out of memory" in lower or "can't allocate memory" in lower:
+        return jobs.EXIT_MEMORY, "Out of memory: use a smaller schedule.batch or grid.patch, or close other programs."
+    if isinstance(error, ModuleNotFoundError):
+        return jobs.EXIT_OTHER, f"The Python package '{error.name}' is missing; install the requirements (README)."
+    if isinstance(error, OSError):
+        return jobs.EXIT_OTHER, f"{error.filename or 'A file'}: {error.strerror or text}; check the path and the disk."
+    first = text.splitlines()[0] if text else "no message"
+    return jobs.EXIT_OTHER, f"{type(error).__name__}: {first}"
+
+
+def _say(arguments: argparse.Namespace, document: Any, text: str) -> None:
+    print(json.dumps(document, allow_nan=False) if arguments.json else text)
+
+
+# ---------------------------------------------------------------------------------------------
+# Options
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line's grammar."""
+    parser = argparse.ArgumentParser(prog="sslengine", description="Learning from the planes of heart and knee MR.")
+    parser.add_argument("--version", action="version", version=__version__)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, run: Callable[[argparse.Namespace], int], **options: bool) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=(run.__doc__ or "").strip(), description=run.__doc__)
+        sub.set_defaults(run=run, json=False)
+        if options.get("json", True):
+            sub.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
+        return sub
+
+    sub = verb("demo", demo, json=False)
+    sub.add_argument("--organ", choices=("heart",), default="heart")
+    sub.add_argument("--out", default="demo", metavar="DIR")
+    sub.add_argument("--seed", type=int, default=0)
+
+    sub = verb("phantom", phantom)
+    sub.add_argument("--organ", choices=("heart",), default="heart")
+    sub.add_argument("--studies", type=_positive, default=10, metavar="N")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--out", required=True, metavar="DIR")
+    sub.add_argument("--format", choices=("nifti", "dicom"), default="nifti")
+
+    sub = verb("inspect", inspect)
+    sub.add_argument("path", metavar="PATH")
+    sub.add_argument("--html", metavar="FILE", help="also write a page with pictures")
+    sub.add_argument("--labels-suffix", default="_seg")
+    sub.add_argument("--frame-of-reference", choices=("require", "warn", "ignore"), default="warn")
+
+    sub = verb("pretrain", pretrain)
+    _training_options(sub)
+    sub.add_argument("--pretext", metavar="NAME[,NAME]", help="tasks to learn, for instance positions")
+
+    sub = verb("finetune", finetune)
+    _training_options(sub)
+    sub.add_argument("--init", metavar="MODEL", help="pretrained model; from scratch without it")
+    sub.add_argument("--transfer", choices=("all", "decoder", "multitask"))
+    sub.add_argument("--labelled", type=_positive, metavar="N", help="use the first N labelled subjects of the seed")
+
+    sub = verb("segment", segment)
+    sub.add_argument("--model", required=True)
+    sub.add_argument("input", metavar="INPUT", help="study folder or image file")
+    sub.add_argument("--out", required=True, metavar="FILE.seg.nrrd")
+    sub.add_argument("--device", default="auto")
+    sub.add_argument("--largest-component", action="store_true", help="keep the largest part of each structure")
+    sub.add_argument("--labels-suffix", default="_seg")
+
+    sub = verb("evaluate", evaluate)
+    sub.add_argument("--predicted", required=True, metavar="A")
+    sub.add_argument("--reference", required=True, metavar="B")
+    sub.add_argument("--labels-suffix", default="_seg")
+
+    sub = verb("study-labels", study_labels)
+    _training_options(sub)
+    sub.add_argument("--counts", default="1,2,5,10", help="numbers of labelled subjects")
+    sub.add_argument("--seeds", type=_positive, default=5, metavar="K")
+    sub.add_argument("--pretext", metavar="NAME[,NAME]")
+    sub.add_argument("--init", metavar="MODEL", help="pretrained model; pretrained on the cohort without it")
+    sub.add_argument("--transfer", choices=("all", "decoder", "multitask"))
+
+    sub = verb("job", job)
+    sub.add_argument("action", choices=("status", "stop", "resume"))
+    sub.add_argument("job", metavar="JOB")
+    return parser
+
+
+def _training_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--data", metavar="DIR", help="cohort: a folder of studies, or an nnU-Net raw dataset")
+    sub.add_argument("--out", metavar="JOB", help="job folder to make")
+    sub.add_argument("--job", metavar="JOB", help="run or resume a prepared job instead")
+    sub.add_argument("--seed", type=int)
+    sub.add_argument("--steps", type=_positive, metavar="N", help="training steps in all")
+    sub.add_argument("--device", metavar="auto|cpu|cuda:N")
+    sub.add_argument("--network", choices=("unet",))
+    sub.add_argument("--labels-suffix", metavar="_seg")
+    sub.add_argument(
+        "--set", action="append", metavar="FIELD=VALUE", help="any setting, for instance schedule.rate=0.002"
+    )
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        msg = "expected a number of at least 1"
+        raise argparse.ArgumentTypeError(msg)
+    return value
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one verb; returns the exit code."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        code: int = arguments.run(arguments)
+    except BaseException as error:
+        if isinstance(error, SystemExit):
+            raise
+        code, sentence = explain(error)
+        if code == jobs.EXIT_OTHER and not isinstance(error, (ModuleNotFoundError, OSError)):
+            traceback.print_exc()
+        print(f"sslengine: {sentence}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

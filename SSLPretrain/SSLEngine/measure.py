@@ -1,0 +1,257 @@
+"""Scores: Dice, HD95, ASSD and volumes by structure, and what a cine adds (ED, ES, ejection fraction)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from monai.metrics import compute_average_surface_distance
+from monai.metrics import compute_hausdorff_distance
+
+from .geometry import Plane
+from .structures import structure
+from .studies import StudyError
+from .studies.labels import LabelFile
+from .studies.labels import read_label_file
+from .studies.volumes import stem
+
+Mask = npt.NDArray[np.bool_]
+LV_CAVITY = "LV cavity"
+
+
+def dice(a: Mask, b: Mask) -> float:
+    """Overlap ``2 |A and B| / (|A| + |B|)``; 1 where both are empty."""
+    total = int(a.sum()) + int(b.sum())
+    return 2 * int((a & b).sum()) / total if total else 1.0
+
+
+def surface_distances(a: Mask, b: Mask, spacing: Sequence[float]) -> tuple[float | None, float | None]:
+    """HD95 (larger of the two directed 95th percentiles) and ASSD (symmetric mean) in mm, as MONAI defines them.
+
+    Args:
+        a: ``(slices, rows, columns)``.
+        b: The same shape.
+        spacing: mm along the three axes.
+
+    Returns:
+        (None, None) where one of them is empty.
+    """
+    if not a.any() or not b.any():
+        return None, None
+    where = np.nonzero(a | b)
+    # Only the box round both matters; one voxel more, so that surfaces at its border are surfaces.
+    box = tuple(slice(max(0, int(i.min()) - 1), int(i.max()) + 2) for i in where)
+    pair = [torch.from_numpy(np.pad(m[box], 1))[None, None] for m in (a, b)]
+    millimetres = list(spacing)
+    if pair[0].shape[2] == 3:
+        # A single slice: the surface is its outline.
+        pair, millimetres = [m[:, :, 1] for m in pair], millimetres[1:]
+    far = compute_hausdorff_distance(pair[0], pair[1], include_background=True, percentile=95, spacing=millimetres)
+    mean = compute_average_surface_distance(
+        pair[0], pair[1], include_background=True, symmetric=True, spacing=millimetres
+    )
+    return float(far), float(mean)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two label maps on one grid with the names of their values.
+
+    Attributes:
+        predicted: ``(slices, rows, columns)`` values.
+        reference: The same shape.
+        pairs: Structure name to (value in predicted, value in reference).
+        spacing: mm along slices, rows, columns.
+    """
+
+    predicted: npt.NDArray[np.int16]
+    reference: npt.NDArray[np.int16]
+    pairs: Mapping[str, tuple[int, int]]
+    spacing: tuple[float, float, float]
+
+    def scores(self) -> dict[str, dict[str, float | None]]:
+        """By structure: dice, hd95_mm, assd_mm, predicted_ml, reference_ml."""
+        voxel = float(np.prod(self.spacing)) / 1000
+        found: dict[str, dict[str, float | None]] = {}
+        for name, (p, r) in self.pairs.items():
+            a, b = self.predicted == p, self.reference == r
+            far, mean = surface_distances(a, b, self.spacing)
+            found[name] = {
+                "dice": dice(a, b),
+                "hd95_mm": far,
+                "assd_mm": mean,
+                "predicted_ml": float(a.sum()) * voxel,
+                "reference_ml": float(b.sum()) * voxel,
+            }
+        return found
+
+
+def compare_files(predicted: Path, reference: Path, phase: int = 0) -> Comparison:
+    """Brings two label files together on the reference's grid (nearest neighbour where they differ).
+
+    Raises:
+        StudyError: A file cannot be used, or they share no structure.
+    """
+    a, b = read_label_file(predicted), read_label_file(reference)
+    planes = b.header.planes()
+    labels = a.reader(planes)(phase if a.header.phases > 1 else 0), b.reader(planes)(phase)
+    if labels[0] is None or labels[1] is None:
+        msg = f"{reference} has no phase {phase}; compare files of the same cine."
+        raise StudyError(msg)
+    pairs = match_structures(a, labels[0], b, labels[1])
+    if not pairs:
+        msg = f"{predicted} and {reference} share no structure by name or value; check that they belong together."
+        raise StudyError(msg)
+    return Comparison(labels[0], labels[1], pairs, _spacing(planes))
+
+
+def _spacing(planes: Sequence[Plane]) -> tuple[float, float, float]:
+    first = planes[0]
+    step = first.thickness or 1.0
+    if len(planes) > 1:
+        step = abs(float((planes[1].origin - planes[0].origin) @ first.normal))
+    return step, first.spacing[1], first.spacing[0]
+
+
+def match_structures(
+    a: LabelFile, a_labels: npt.NDArray[np.int16], b: LabelFile, b_labels: npt.NDArray[np.int16]
+) -> dict[str, tuple[int, int]]:
+    """Structures of the reference with their values in both files: by name where both have names, else by value.
+
+    A structure that the prediction knows and lacks here still counts: it was missed.
+    """
+    names_a = {structure(n, v).name: v for v, n in a.names.items()}
+    names_b = {structure(n, v).name: v for v, n in b.names.items()}
+    present = sorted({int(v) for v in np.unique(b_labels)} - {0})
+    if names_a and names_b:
+        return {n: (names_a.get(n, -1), v) for n, v in names_b.items() if v in present or n in names_a}
+    by_value = {v: n for n, v in (names_a or names_b).items()}
+    known = set(by_value) or {int(v) for v in np.unique(a_labels)} - {0}
+    return {by_value.get(v, f"Label {v}"): (v, v) for v in sorted(set(present) | (known & set(present)))}
+
+
+def evaluate(predicted: Path, reference: Path, labels_suffix: str = "_seg") -> dict[str, Any]:
+    """Compares a file with a file, or the files of two folders by name.
+
+    Returns:
+        ``{"structures": {name: {dice, hd95_mm, assd_mm, predicted_ml, reference_ml}}, "mean_dice", "files": [...]}``;
+        over several files the figures are means, and for a cine of one view ``"cine"`` holds volumes and ejection
+        fraction.
+
+    Raises:
+        StudyError: Nothing can be compared.
+    """
+    cases = [c for pair in paired_files(predicted, reference, labels_suffix) for c in _phases(*pair)]
+    files: list[dict[str, Any]] = []
+    for a, b, phase in cases:
+        scores = compare_files(a, b, phase).scores()
+        files.append({"predicted": str(a), "reference": str(b), "phase": phase, "structures": scores})
+    structures = _means([f["structures"] for f in files])
+    known = [s["dice"] for s in structures.values() if s["dice"] is not None]
+    document = {"structures": structures, "mean_dice": float(np.mean(known)), "files": files}
+    cine = _cine(files)
+    return {**document, "cine": cine} if cine else document
+
+
+def paired_files(predicted: Path, reference: Path, suffix: str) -> list[tuple[Path, Path]]:
+    """File pairs to compare: the two files, or the label files of two folders that have the same name.
+
+    Raises:
+        StudyError: One is a file and the other a folder, one is absent, or no names match.
+    """
+    for path in (predicted, reference):
+        if not path.exists():
+            msg = f"{path} does not exist; give a label file or a folder of them."
+            raise StudyError(msg)
+    if predicted.is_file() and reference.is_file():
+        return [(predicted, reference)]
+    if predicted.is_file() or reference.is_file():
+        msg = f"{predicted} and {reference} must be two files or two folders."
+        raise StudyError(msg)
+    sides = [_label_files(folder, suffix) for folder in (predicted, reference)]
+    shared = sorted(set(sides[0]) & set(sides[1]))
+    if not shared:
+        msg = f"No label file in {predicted} has the name of one in {reference}; name them alike."
+        raise StudyError(msg)
+    return [(sides[0][n], sides[1][n]) for n in shared]
+
+
+def _label_files(folder: Path, suffix: str) -> dict[str, Path]:
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if re.search(r"\.(nii|nii\.gz|nrrd|mha)$", name) and "_phase" not in name:
+            key = str(Path(name).with_name(stem(path)))
+            is_label = name.endswith(".seg.nrrd") or key.endswith(suffix)
+            if is_label:
+                found[key[: -len(suffix)] if key.endswith(suffix) else key] = path
+    return found
+
+
+def _phases(predicted: Path, reference: Path) -> list[tuple[Path, Path, int]]:
+    """A cine is compared phase by phase: ``<name>_phaseNNN.seg.nrrd`` lie beside the first phase."""
+    count = read_label_file(reference).header.phases
+    cases = [(predicted, reference, 0)]
+    if predicted.name.endswith(".seg.nrrd"):
+        name = predicted.name[: -len(".seg.nrrd")]
+        beside = ((predicted.with_name(f"{name}_phase{k:03d}.seg.nrrd"), k) for k in range(1, count))
+        return cases + [(path, reference, k) for path, k in beside if path.is_file()]
+    more = range(1, min(count, read_label_file(predicted).header.phases))
+    return cases + [(predicted, reference, k) for k in more]
+
+
+def _means(results: Sequence[Mapping[str, Mapping[str, float | None]]]) -> dict[str, dict[str, float | None]]:
+    names = dict.fromkeys(n for r in results for n in r)
+    figures = ("dice", "hd95_mm", "assd_mm", "predicted_ml", "reference_ml")
+    means: dict[str, dict[str, float | None]] = {}
+    for name in names:
+        rows = [r[name] for r in results if name in r]
+        values = {f: [row[f] for row in rows if row[f] is not None] for f in figures}
+        means[name] = {f: float(np.mean(v)) if v else None for f, v in values.items()}  # type: ignore[arg-type]
+    return means
+
+
+def ejection_fraction(volumes_ml: Sequence[float]) -> dict[str, float | int] | None:
+    """ED and ES phase (largest and smallest cavity), their volumes in ml, and the ejection fraction in percent."""
+    if len(volumes_ml) < 2 or max(volumes_ml) <= 0:
+        return None
+    ed, es = int(np.argmax(volumes_ml)), int(np.argmin(volumes_ml))
+    edv, esv = float(volumes_ml[ed]), float(volumes_ml[es])
+    return {"ed_phase": ed, "es_phase": es, "edv_ml": edv, "esv_ml": esv, "ef_percent": 100 * (edv - esv) / edv}
+
+
+def _cine(files: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Volumes over the phases of one view, from the LV cavity or else the first structure."""
+    if len({f["reference"] for f in files}) != 1 or len(files) < 2:
+        return None
+    by_phase = sorted(files, key=lambda f: f["phase"])
+    names = by_phase[0]["structures"]
+    name = LV_CAVITY if LV_CAVITY in names else next(iter(names))
+    volumes = {
+        side: [f["structures"].get(name, {}).get(f"{side}_ml") or 0.0 for f in by_phase]
+        for side in ("predicted", "reference")
+    }
+    return {"structure": name, **{side: ejection_fraction(v) for side, v in volumes.items()}}
+
+
+def table(document: Mapping[str, Any]) -> str:
+    """The scores as a table for the terminal."""
+    rows = [f"{'structure':<22}{'Dice':>8}{'HD95 mm':>10}{'ASSD mm':>10}{'ml':>10}{'ref. ml':>10}"]
+    figures = (("dice", 8, 3), ("hd95_mm", 10, 1), ("assd_mm", 10, 2), ("predicted_ml", 10, 1), ("reference_ml", 10, 1))
+    for name, scores in document["structures"].items():
+        cells = [f"{'-':>{w}}" if scores[f] is None else f"{scores[f]:>{w}.{d}f}" for f, w, d in figures]
+        rows.append(f"{name:<22}" + "".join(cells))
+    rows.append(f"{'mean':<22}{document['mean_dice']:>8.3f}")
+    for side in ("predicted", "reference"):
+        cine = (document.get("cine") or {}).get(side)
+        if cine:
+            volumes = f"EDV {cine['edv_ml']:.0f} ml, ESV {cine['esv_ml']:.0f} ml"
+            rows.append(f"{side}: {volumes}, ejection fraction {cine['ef_percent']:.0f} %")
+    return "\n".join(rows)

@@ -1,0 +1,213 @@
+"""The model file, and what is carried over from one network to another.
+
+A model is one ``.safetensors`` file: weights, and in its header, as JSON, everything needed to use them. Nothing in it
+is executed; a file that does not say what it is is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+from typing import Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import nn
+
+from .jobs import write_atomically
+from .networks.unet import TaskUNet
+
+FORMAT_VERSION = 1
+HEADER_KEY = "sslsegmentation"
+SEGMENTATION = "segmentation"
+
+#: A transfer that fits less than this share of the wanted weights is refused.
+MIN_FIT = 0.8
+
+
+class ModelError(ValueError):
+    """A model file cannot be used. The message is one sentence: what, where, what to do."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a model file says about itself.
+
+    Attributes:
+        kind: ``pretrained`` (no segmentation head) or ``segmentation``.
+        network: Network kind and widths.
+        heads: Heads by name: ``{"pixel": {...}, "image": {...}}``.
+        grid: Spacing, patch and intensity rule that the network was trained with.
+        organ: ``heart``, ``knee`` or ``unknown``.
+        roles: Roles of the views it was trained on.
+        pretexts: Names of the pretext tasks it has learned, with their settings.
+        labels: Class index to name, colour and codes; empty for a pretrained model.
+        scores: Figures measured on held-out subjects, by task.
+        provenance: Where it came from: job, seed, subjects, initial model, versions.
+    """
+
+    kind: Literal["pretrained", "segmentation"]
+    network: dict[str, Any]
+    heads: dict[str, dict[str, int]]
+    grid: dict[str, Any]
+    organ: str = "unknown"
+    roles: list[str] = field(default_factory=list)
+    pretexts: dict[str, Any] = field(default_factory=dict)
+    labels: list[dict[str, Any]] = field(default_factory=list)
+    scores: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def build(card: Card) -> TaskUNet:
+    """The network that a card describes, with fresh weights."""
+    return TaskUNet(card.network["widths"], card.heads["pixel"], card.heads["image"])
+
+
+def save_model(path: Path, network: nn.Module, card: Card) -> None:
+    """Writes a model file atomically; weights are stored as float32 on the CPU."""
+    tensors = {k: v.detach().cpu().float().contiguous() for k, v in network.state_dict().items()}
+    header = {HEADER_KEY: json.dumps({"format": FORMAT_VERSION, **asdict(card)})}
+    write_atomically(path, save(tensors, metadata=header))
+
+
+def read_card(path: Path) -> Card:
+    """Reads what a model file says about itself, without its weights.
+
+    Raises:
+        ModelError: It is no model of this program, or of a newer format.
+    """
+    return _read(path, weights=False)[0]
+
+
+def load_model(path: Path) -> tuple[TaskUNet, Card]:
+    """Reads a model file.
+
+    Raises:
+        ModelError: It is no model of this program, of a newer format, or damaged.
+    """
+    card, tensors = _read(path, weights=True)
+    network = build(card)
+    wanted = network.state_dict()
+    wrong = [k for k in wanted if k not in tensors or tensors[k].shape != wanted[k].shape]
+    if wrong or len(tensors) != len(wanted):
+        msg = f"{path} is damaged: its weights do not fit its own description; get the file again."
+        raise ModelError(msg)
+    network.load_state_dict(tensors)
+    return network, card
+
+
+def _read(path: Path, weights: bool) -> tuple[Card, dict[str, torch.Tensor]]:
+    path = Path(path)
+    if not path.is_file():
+        msg = f"There is no model file {path}; give the model.safetensors of a finished job."
+        raise ModelError(msg)
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = (file.metadata() or {}).get(HEADER_KEY)
+            tensors = {k: file.get_tensor(k) for k in file.keys()} if weights else {}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        msg = f"{path} is no safetensors file ({error}); give the model.safetensors of a finished job."
+        raise ModelError(msg) from None
+    if header is None:
+        msg = f"{path} was not made by SSLSegmentation; give the model.safetensors of a finished job."
+        raise ModelError(msg)
+    return _parse_header(path, header), tensors
+
+
+def _parse_header(path: Path, text: str) -> Card:
+    try:
+        header = json.loads(text)
+        version = header.pop("format")
+        known = {f.name for f in fields(Card)}
+        card = Card(**{k: v for k, v in header.items() if k in known})
+        widths = [int(w) for w in card.network["widths"]]
+        heads = [int(c) for part in ("pixel", "image") for c in card.heads[part].values()]
+        usable = (
+            card.network["kind"] == "unet"
+            and 2 <= len(widths) <= 8
+            and all(0 < w <= 4096 for w in widths)
+            and all(0 < c <= 4096 for c in heads)
+            and 0 < float(card.grid["spacing_mm"]) < 100
+        )
+    except (json.JSONDecodeError, TypeError, KeyError, ValueError, AttributeError):
+        usable, version = False, 0
+    if version and version > FORMAT_VERSION:
+        msg = f"{path} has format {version}, newer than this program knows ({FORMAT_VERSION}); update SSLSegmentation."
+        raise ModelError(msg)
+    if not usable:
+        msg = f"The description inside {path} cannot be used; get the file again or choose another."
+        raise ModelError(msg)
+    return card
+
+
+# ---------------------------------------------------------------------------------------------
+# Transfer
+
+
+@dataclass(frozen=True)
+class TransferReport:
+    """What happened to each tensor of the new network.
+
+    Attributes:
+        loaded: Names of tensors carried over.
+        new: Names that start fresh.
+        skipped: Names in the source that were not used.
+        fit: Share of the wanted numbers (encoder and decoder) that was carried over.
+    """
+
+    loaded: list[str]
+    new: list[str]
+    skipped: list[str]
+    fit: float
+
+    def table(self) -> str:
+        """A few lines for the log: counts by part."""
+        rows = ["part            loaded   new  skipped"]
+        parts = sorted({_part(n) for n in (*self.loaded, *self.new, *self.skipped)})
+        for part in parts:
+            counts = [sum(_part(n) == part for n in names) for names in (self.loaded, self.new, self.skipped)]
+            rows.append(f"{part:<14}{counts[0]:>8}{counts[1]:>6}{counts[2]:>9}")
+        return "\n".join(rows)
+
+
+def _part(name: str) -> str:
+    return ".".join(name.split(".")[: 2 if "heads" in name else 1])
+
+
+def key_map(source: Mapping[str, torch.Tensor], target: nn.Module, keep_heads: bool = False) -> dict[str, str]:
+    """Which tensor of ``target`` takes which of ``source``: encoder and decoder by name, heads only on request."""
+    parts = ("encoder.", "decoder.", "pixel_heads.", "image_heads.") if keep_heads else ("encoder.", "decoder.")
+    return {name: name for name in target.state_dict() if name.startswith(parts) and name in source}
+
+
+def transfer(source: Mapping[str, torch.Tensor], target: nn.Module, keys: Mapping[str, str]) -> TransferReport:
+    """Carries weights over by an explicit key map.
+
+    Raises:
+        ModelError: Less than :data:`MIN_FIT` of the encoder's and decoder's numbers fits.
+    """
+    state = target.state_dict()
+    loaded = [n for n in state if n in keys and source[keys[n]].shape == state[n].shape]
+    body = [n for n in state if n.startswith(("encoder.", "decoder."))]
+    wanted = sum(state[n].numel() for n in body)
+    fit = sum(state[n].numel() for n in loaded if n in set(body)) / max(1, wanted)
+    used = {keys[n] for n in loaded}
+    report = TransferReport(
+        loaded, [n for n in state if n not in set(loaded)], [n for n in source if n not in used], fit
+    )
+    if fit < MIN_FIT:
+        msg = (
+            f"Only {fit:.0%} of the pretrained weights fit this network; "
+            "use the network widths that the model was pretrained with (leave 'network' out of the settings)."
+        )
+        raise ModelError(msg)
+    target.load_state_dict({**state, **{n: source[keys[n]] for n in loaded}})
+    return report

@@ -1,0 +1,74 @@
+"""A two-dimensional U-Net of MONAI's DynUNet blocks with a head for each task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+
+import torch
+from monai.networks.nets import DynUNet
+from torch import nn
+
+
+class TaskUNet(nn.Module):
+    """Encoder, decoder, and heads by name.
+
+    The blocks are DynUNet's; encoder and decoder are named apart so that a transfer can name them, and the bottleneck
+    is within reach for tasks about the whole image. Input sides must be multiples of :attr:`factor`.
+
+    Args:
+        widths: Channels of each level, finest first.
+        pixel_heads: Task name to channels on every pixel.
+        image_heads: Task name to outputs for the whole image.
+    """
+
+    def __init__(
+        self, widths: Sequence[int], pixel_heads: Mapping[str, int], image_heads: Mapping[str, int] | None = None
+    ) -> None:
+        super().__init__()
+        levels = len(widths)
+        body = DynUNet(
+            spatial_dims=2,
+            in_channels=1,
+            out_channels=1,
+            kernel_size=[3] * levels,
+            strides=[1] + [2] * (levels - 1),
+            upsample_kernel_size=[2] * (levels - 1),
+            filters=list(widths),
+            norm_name=("instance", {"affine": True}),
+        )
+        self.encoder = nn.ModuleList([body.input_block, *body.downsamples, body.bottleneck])
+        self.decoder = body.upsamples
+        self.factor = 2 ** (levels - 1)
+        self.pixel_heads = nn.ModuleDict({n: nn.Conv2d(widths[0], c, 1) for n, c in pixel_heads.items()})
+        self.image_heads = nn.ModuleDict(
+            {
+                n: nn.Sequential(nn.Linear(widths[-1], 128), nn.ReLU(), nn.Linear(128, c))
+                for n, c in (image_heads or {}).items()
+            }
+        )
+
+    def forward(self, images: torch.Tensor, tasks: Sequence[str] | None = None) -> dict[str, torch.Tensor]:
+        """Images ``(B, 1, H, W)`` to outputs by task: ``(B, C, H, W)`` or ``(B, C)``.
+
+        Args:
+            images: The batch; H and W are multiples of :attr:`factor`.
+            tasks: Names of the heads to run; all by default.
+        """
+        wanted = [*self.pixel_heads, *self.image_heads] if tasks is None else list(tasks)
+        skips = []
+        x = images
+        for block in self.encoder:
+            x = block(x)
+            skips.append(x)
+        outputs = {}
+        for name in wanted:
+            if name in self.image_heads:
+                outputs[name] = self.image_heads[name](skips[-1].amax((-2, -1)))
+        if any(name in self.pixel_heads for name in wanted):
+            for block, skip in zip(self.decoder, reversed(skips[:-1]), strict=True):
+                x = block(x, skip)
+            for name in wanted:
+                if name in self.pixel_heads:
+                    outputs[name] = self.pixel_heads[name](x)
+        return outputs

@@ -1,0 +1,495 @@
+"""What each training job does, from its settings to its model file."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import __version__
+from . import jobs
+from .jobs import Reporter
+from .models import SEGMENTATION
+from .models import Card
+from .models import TransferReport
+from .models import key_map
+from .models import load_model
+from .models import save_model
+from .models import transfer
+from .networks.unet import TaskUNet
+from .pretext import make_pretexts
+from .pretext.base import Pretext
+from .settings import Data
+from .settings import Finetune
+from .settings import Grid
+from .settings import Network
+from .settings import Pretrain
+from .settings import Schedule
+from .settings import SettingsError
+from .settings import parse
+from .settings import plain
+from .slices import HOST_ROLES
+from .slices import Record
+from .slices import SliceSet
+from .slices import study_records
+from .structures import structure
+from .studies import Cohort
+from .studies import Study
+from .studies import StudyError
+from .studies import read_cohort
+from .studies import subject_order
+from .targets import Segmentation
+from .targets import Task
+from .training import Run
+from .training import Stream
+from .training import choose_device
+from .training import make_deterministic
+from .training import processes
+from .training import train
+
+#: Fewer pretraining subjects than this are all used for learning: no share of them would be a fair score.
+MIN_SUBJECTS_FOR_SCORE = 5
+
+
+def read_exams(data: Data, reporter: Reporter) -> Cohort:
+    """The cohort that a job names; its irregularities become warnings.
+
+    Raises:
+        StudyError: Nothing there can be used.
+    """
+    cohort = read_cohort(
+        Path(data.path),
+        labels_suffix=data.labels_suffix,
+        frame_of_reference=data.frame_of_reference,
+        organ=None if data.organ == "auto" else data.organ,
+    )
+    for item in cohort.irregularities[:50]:
+        reporter.event("warning", message=f"{item.where}: {item.what}; {item.consequence}.")
+    return cohort
+
+
+def gather(
+    studies: Sequence[Study],
+    pretexts: Sequence[Pretext],
+    grid: Grid,
+    classes: Sequence[int],
+    device: torch.device,
+    reporter: Reporter,
+    labelled: frozenset[str] | None = None,
+) -> SliceSet:
+    """Reads the slices of studies onto the device.
+
+    Args:
+        studies: The studies.
+        pretexts: Tasks whose geometry is carried along.
+        grid: The network's grid.
+        classes: Label values in the order of their class index.
+        device: Where the slices go.
+        reporter: Told about every study.
+        labelled: Names of the studies whose labels may be seen; all others are taken as unlabelled. None means all.
+
+    Raises:
+        StudyError: No slice is left.
+    """
+    records: list[Record] = []
+    for number, study in enumerate(studies):
+        try:
+            found = list(study_records(study, pretexts, grid, classes))
+        except StudyError as error:
+            reporter.event("warning", message=f"{study.name} is left out: {error}")
+            continue
+        hidden = labelled is not None and study.name not in labelled
+        records += [_without_labels(r) if hidden else r for r in found]
+        reporter.event("progress", message=f"Read {study.name} ({number + 1} of {len(studies)})")
+    if not records:
+        roles = ", ".join(HOST_ROLES)
+        msg = f"None of the {len(studies)} studies has a view that can be learned from ({roles}); see 'inspect'."
+        raise StudyError(msg)
+    return SliceSet(records, grid.spacing_mm, device)
+
+
+def _without_labels(record: Record) -> Record:
+    info = type(record.info)(**{**record.info.__dict__, "labelled": False})
+    return Record(info, record.image, None, record.geometry)
+
+
+def sensible_steps(wanted: int, slices: int, batch: int, epochs: int, low: int, high: int) -> int:
+    """The steps asked for, or as many as ``epochs`` passes over the slices take, within bounds."""
+    return wanted or max(low, min(high, epochs * slices // batch))
+
+
+# ---------------------------------------------------------------------------------------------
+# Pretraining
+
+
+def pretrain(settings: Pretrain, reporter: Reporter) -> Path:
+    """Runs a pretraining job in the reporter's folder; returns the model's path."""
+    device = choose_device(settings.device)
+    make_deterministic(settings.seed)
+    with processes(device) as (rank, world):
+        reporter = reporter if rank == 0 else Reporter(None)
+        cohort = read_exams(settings.data, reporter)
+        pretexts = make_pretexts(settings.pretext, settings)
+        slices = gather(cohort.studies, pretexts, settings.grid, [], device, reporter)
+        learned, held_out = _split_for_score(slices, cohort, settings)
+        _check_targets(slices, pretexts, learned)
+        steps = sensible_steps(settings.schedule.steps, len(learned), settings.schedule.batch, 8, 800, 6000)
+        pixel = {t.name: t.pixel_outputs for t in pretexts if t.pixel_outputs}
+        image = {t.name: t.image_outputs for t in pretexts if t.image_outputs}
+        run = Run(
+            network=TaskUNet(settings.network.widths, pixel, image).to(device),
+            slices=slices,
+            streams=[Stream(learned, [(t, 1.0) for t in pretexts])],
+            schedule=_with_steps(settings.schedule, steps),
+            augmentation=settings.augmentation,
+            patch=settings.grid.patch,
+            seed=settings.seed,
+            held_out=held_out,
+        )
+        _announce(reporter, run, device, world)
+        trained = train(run, reporter, rank, world)
+        card = Card(
+            kind="pretrained",
+            network=plain(settings.network),
+            heads={"pixel": pixel, "image": image},
+            grid=plain(settings.grid),
+            organ=_organ(cohort.studies),
+            roles=sorted({i.role for i in slices.infos}),
+            pretexts={t.name: plain(getattr(settings, t.name)) for t in pretexts},
+            scores=run.history[-1] if run.history else {},
+            provenance=_provenance(settings.seed, slices, learned, None),
+        )
+        return _finish(reporter, rank, trained, card, settings, slices, device, cohort)
+
+
+def _split_for_score(slices: SliceSet, cohort: Cohort, settings: Pretrain) -> tuple[torch.Tensor, torch.Tensor]:
+    order = subject_order(cohort.studies, settings.seed)
+    count = round(settings.schedule.held_out * len(order)) if len(order) >= MIN_SUBJECTS_FOR_SCORE else 0
+    kept = set(order[:count])
+    return slices.where(lambda i: i.subject not in kept), slices.where(lambda i: i.subject in kept)
+
+
+def _check_targets(slices: SliceSet, pretexts: Sequence[Pretext], indices: torch.Tensor) -> None:
+    """Refuses a task that no slice has a target for, before an hour is spent on it."""
+    for task in pretexts:
+        parts = (slices.lines[task.name], slices.points[task.name], slices.values[task.name])
+        carried = [p[indices] for p in parts if p.shape[1]]
+        if carried and not any(bool(p.isfinite().any()) for p in carried):
+            msg = (
+                f"No slice has a target for the pretext '{task.name}': it needs planes that cross each other "
+                "(heart: a short-axis stack with 2- and 4-chamber views); see 'inspect' for what was found."
+            )
+            raise StudyError(msg)
+
+
+# ---------------------------------------------------------------------------------------------
+# Fine-tuning
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where fine-tuning starts from: a card and weights, or nothing."""
+
+    card: Card | None
+    weights: dict[str, torch.Tensor]
+
+    @classmethod
+    def read(cls, path: str | None) -> Start:
+        """Reads the initial model, if one is given."""
+        if path is None:
+            return cls(None, {})
+        network, card = load_model(Path(path))
+        return cls(card, network.state_dict())
+
+
+def finetune(settings: Finetune, reporter: Reporter) -> Path:
+    """Runs a fine-tuning job in the reporter's folder; returns the model's path."""
+    start = Start.read(settings.init)
+    grid, widths = _agreed_grid(settings, start), _agreed_network(settings, start)
+    if settings.transfer == "decoder" and start.card is None:
+        msg = "transfer 'decoder' keeps a pretrained encoder frozen: give one with --init, or use transfer 'all'."
+        raise SettingsError(msg)
+    device = choose_device(settings.device)
+    make_deterministic(settings.seed)
+    with processes(device) as (rank, world):
+        reporter = reporter if rank == 0 else Reporter(None)
+        cohort = read_exams(settings.data, reporter)
+        chosen = choose_labelled(cohort, settings)
+        names = label_names(cohort, chosen, settings)
+        pretexts = _multitask_pretexts(settings, start)
+        # Multi-task learning needs the unlabelled exams too; otherwise only labelled ones are read, and of those
+        # that are not learned from, a few for a score that watches and decides nothing.
+        watched = [s for s in cohort.studies if s not in chosen and any(v.labelled for v in s.views)][:8]
+        others = [s for s in cohort.studies if s not in chosen] if pretexts else watched
+        visible = frozenset(s.name for s in (*chosen, *watched))
+        slices = gather([*chosen, *others], pretexts, grid, list(names), device, reporter, visible)
+        run, report = _finetune_run(
+            settings, start, widths, grid, slices, chosen, watched, pretexts, len(names), device
+        )
+        if report is not None:
+            print(report.table(), flush=True)
+        _announce(reporter, run, device, world)
+        trained = train(run, reporter, rank, world)
+        card = Card(
+            kind="segmentation",
+            network=plain(widths),
+            heads={"pixel": {SEGMENTATION: len(names) + 1}, "image": {}},
+            grid=plain(grid),
+            organ=_organ(cohort.studies),
+            roles=sorted({i.role for i in slices.infos if i.labelled}),
+            pretexts=start.card.pretexts if start.card else {},
+            labels=[_label_entry(k + 1, value, name) for k, (value, name) in enumerate(names.items())],
+            scores=run.history[-1] if run.history else {},
+            provenance=_provenance(settings.seed, slices, run.streams[0].indices, start.card, settings.transfer),
+        )
+        return _finish(
+            reporter, rank, _only_segmentation(trained, card, device), card, settings, slices, device, cohort
+        )
+
+
+def _finetune_run(
+    settings: Finetune,
+    start: Start,
+    widths: Network,
+    grid: Grid,
+    slices: SliceSet,
+    chosen: Sequence[Study],
+    watched: Sequence[Study],
+    pretexts: Sequence[Pretext],
+    classes: int,
+    device: torch.device,
+) -> tuple[Run, TransferReport | None]:
+    learned_names, watched_names = {s.name for s in chosen}, {s.name for s in watched}
+    learned = slices.where(lambda i: i.study in learned_names and i.labelled)
+    target = Segmentation(classes)
+    weight = settings.pretext_weight
+    streams = [Stream(learned, [(target, 1.0), *_weighted(pretexts, weight)])]
+    unlabelled = slices.where(lambda i: i.study not in learned_names)
+    if pretexts and len(unlabelled):
+        # A step of multi-task learning sees one labelled batch (both losses) and one unlabelled batch (the pretext).
+        streams.append(Stream(unlabelled, _weighted(pretexts, weight)))
+    pixel = {target.name: target.pixel_outputs, **{t.name: t.pixel_outputs for t in pretexts if t.pixel_outputs}}
+    image = {t.name: t.image_outputs for t in pretexts if t.image_outputs}
+    network = TaskUNet(widths.widths, pixel, image)
+    report = None
+    if start.card is not None:
+        report = transfer(start.weights, network, key_map(start.weights, network, keep_heads=True))
+    steps = sensible_steps(settings.schedule.steps, len(learned), settings.schedule.batch, 40, 400, 3000)
+    run = Run(
+        network=network.to(device),
+        slices=slices,
+        streams=streams,
+        schedule=_with_steps(settings.schedule, steps),
+        augmentation=settings.augmentation,
+        patch=grid.patch,
+        seed=settings.seed,
+        held_out=slices.where(lambda i: i.study in watched_names and i.labelled),
+        frozen=("encoder.",) if settings.transfer == "decoder" else (),
+        warm=("encoder.", "decoder.") if report is not None else (),
+    )
+    return run, report
+
+
+def _weighted(tasks: Sequence[Pretext], weight: float) -> list[tuple[Task, float]]:
+    return [(task, weight) for task in tasks]
+
+
+def _agreed_grid(settings: Finetune, start: Start) -> Grid:
+    if start.card is None:
+        return settings.grid or Grid()
+    pretrained = parse(start.card.grid, Grid)
+    if (
+        settings.grid is not None
+        and abs(settings.grid.spacing_mm - pretrained.spacing_mm) > 0.05 * pretrained.spacing_mm
+    ):
+        msg = (
+            f"grid.spacing_mm is {settings.grid.spacing_mm} but the model was pretrained at {pretrained.spacing_mm}; "
+            "a changed spacing destroys what was learned: leave it out, or pretrain again."
+        )
+        raise SettingsError(msg)
+    return settings.grid or pretrained
+
+
+def _agreed_network(settings: Finetune, start: Start) -> Network:
+    if settings.network is not None or start.card is None:
+        return settings.network or Network()
+    return parse(start.card.network, Network)
+
+
+def _multitask_pretexts(settings: Finetune, start: Start) -> list[Pretext]:
+    if settings.transfer != "multitask":
+        return []
+    known = start.card.pretexts if start.card else {}
+    # A head that is carried over goes on with the target it has learned.
+    agreed = parse({**plain(settings), **known}, Finetune)
+    return make_pretexts(settings.pretext or tuple(known) or ("positions",), agreed)
+
+
+def choose_labelled(cohort: Cohort, settings: Finetune) -> list[Study]:
+    """The labelled studies to learn from: those named, or the first ``labelled`` subjects of the seed's order.
+
+    Raises:
+        StudyError: There are none, or fewer than asked for.
+    """
+    labelled = [s for s in cohort.studies if any(v.labelled and v.role in HOST_ROLES for v in s.views)]
+    if not labelled:
+        msg = (
+            f"No study in {settings.data.path} has labels; put a label map beside an image, named like it with "
+            f"'{settings.data.labels_suffix}' before the extension, or change --labels-suffix."
+        )
+        raise StudyError(msg)
+    subjects = list(settings.subjects) or subject_order(labelled, settings.seed)
+    count = len(subjects) if settings.subjects else settings.labelled or len(subjects)
+    missing = set(settings.subjects) - {s.subject for s in labelled}
+    if missing or count > len(subjects):
+        found = f"{', '.join(sorted(missing))} missing" if missing else f"{len(subjects)} found"
+        msg = f"{count} labelled subjects were asked for in {settings.data.path}: {found}; label more or ask for fewer."
+        raise StudyError(msg)
+    wanted = set(subjects[:count])
+    return [s for s in labelled if s.subject in wanted]
+
+
+def label_names(cohort: Cohort, studies: Sequence[Study], settings: Finetune) -> dict[int, str]:
+    """Label values that occur in the studies, in increasing order, with their names."""
+    values: set[int] = set()
+    given: dict[int, str] = dict(cohort.label_names)
+    for study in studies:
+        for view in study.views:
+            given.update({v: n for v, n in view.label_names.items() if v not in given})
+            for phase in range(view.phases if view.labelled else 0):
+                labels = view.labels(phase)
+                if labels is not None:
+                    values.update(int(v) for v in torch.from_numpy(labels).unique())
+    given.update({int(v): n for v, n in settings.label_names.items()})
+    values.discard(0)
+    if not values:
+        msg = f"The label maps in {settings.data.path} are empty; draw at least one structure."
+        raise StudyError(msg)
+    return {v: given.get(v, f"Label {v}") for v in sorted(values)}
+
+
+def _label_entry(index: int, value: int, name: str) -> dict[str, Any]:
+    item = structure(name, value)
+    return {
+        "index": index,
+        "value": value,
+        "name": item.name,
+        "colour": list(item.colour),
+        "category": list(item.category),
+        "type": list(item.type),
+    }
+
+
+def _only_segmentation(trained: torch.nn.Module, card: Card, device: torch.device) -> TaskUNet:
+    """The trained network without the heads of pretexts, which a segmentation model does not need."""
+    network = TaskUNet(card.network["widths"], card.heads["pixel"], card.heads["image"]).to(device)
+    wanted = network.state_dict()
+    network.load_state_dict({k: v for k, v in trained.state_dict().items() if k in wanted})
+    return network
+
+
+# ---------------------------------------------------------------------------------------------
+# Common ends
+
+
+def _with_steps(schedule: Schedule, steps: int) -> Schedule:
+    return parse({**plain(schedule), "steps": steps}, Schedule)
+
+
+def _organ(studies: Sequence[Study]) -> str:
+    organs = {s.organ for s in studies}
+    return organs.pop() if len(organs) == 1 else "unknown"
+
+
+def _announce(reporter: Reporter, run: Run, device: torch.device, world: int) -> None:
+    subjects = len({i.subject for i in run.slices.infos})
+    weights = sum(p.numel() for p in run.network.parameters()) / 1e6
+    learned = [f"{len(s.indices)} slices for {', '.join(t.name for t, _ in s.tasks)}" for s in run.streams]
+    message = f"{subjects} subjects; {'; '.join(learned)}; {weights:.1f} M weights on {device}"
+    if world > 1:
+        message += f", {world} processes"
+    reporter.event("progress", step=0, steps=run.schedule.steps, message=message)
+
+
+def _provenance(
+    seed: int, slices: SliceSet, learned: torch.Tensor, init: Card | None, mode: str | None = None
+) -> dict[str, Any]:
+    used = sorted({slices.infos[i].subject for i in learned.tolist()})
+    earlier = init.provenance.get("subjects", []) if init else []
+    return {
+        "program": f"SSLSegmentation {__version__}",
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seed": seed,
+        "subjects": used,
+        "pretrained_on": earlier if init else [],
+        "transfer": mode if init else None,
+    }
+
+
+def _finish(
+    reporter: Reporter,
+    rank: int,
+    trained: torch.nn.Module,
+    card: Card,
+    settings: Pretrain | Finetune,
+    slices: SliceSet,
+    device: torch.device,
+    cohort: Cohort,
+) -> Path:
+    folder = reporter.folder or Path()
+    path = folder / jobs.MODEL_FILE
+    if rank == 0:
+        save_model(path, trained, card)
+        jobs.write_json(folder / jobs.MANIFEST_FILE, _manifest(settings, slices, device, cohort, path))
+    return path
+
+
+def _manifest(
+    settings: Pretrain | Finetune, slices: SliceSet, device: torch.device, cohort: Cohort, model: Path
+) -> dict[str, Any]:
+    used = {i.study for i in slices.infos}
+    files = sorted({v.source for s in cohort.studies if s.name in used for v in s.views})
+    return {
+        "settings": plain(settings),
+        "versions": {"sslsegmentation": __version__, "python": platform.python_version(), **_versions()},
+        "machine": {"system": platform.platform(), "device": _device_name(device), "threads": torch.get_num_threads()},
+        "seed": settings.seed,
+        "subjects": sorted({i.subject for i in slices.infos}),
+        "inputs": {str(f): digest(f) for f in files},
+        "model": {"file": model.name, "sha256": digest(model)},
+        "command": sys.argv,
+    }
+
+
+def _versions() -> dict[str, str]:
+    names = ("torch", "monai", "numpy", "SimpleITK", "pydicom", "safetensors", "msgspec")
+    found = {}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed as a package"
+    return found
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.processor() or 'unknown'})"
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, or of the names and contents of a folder's files."""
+    total = hashlib.sha256()
+    for file in sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]:
+        total.update(file.name.encode())
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                total.update(block)
+    return total.hexdigest()

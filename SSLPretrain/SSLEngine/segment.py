@@ -1,0 +1,285 @@
+"""A study in, label maps out, each on the grid of its own image."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import SimpleITK as sitk  # noqa: N813 - its usual name
+import torch
+from scipy import ndimage
+from torch.nn import functional
+
+from .geometry import Plane
+from .geometry import plane_to_plane
+from .measure import LV_CAVITY
+from .measure import ejection_fraction
+from .models import SEGMENTATION
+from .models import Card
+from .networks.unet import TaskUNet
+from .slices import HOST_ROLES
+from .slices import landmark
+from .slices import network_plane
+from .slices import resample
+from .slices import standardise
+from .structures import Structure
+from .structures import terminology_entry
+from .studies import Study
+from .studies import StudyError
+from .studies import View
+from .studies.volumes import itk_image
+from .training import autocast
+
+LabelMap = npt.NDArray[np.uint8]
+EXTENSION = ".seg.nrrd"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One segmented phase of one view.
+
+    Attributes:
+        view: The view.
+        phase: Its phase.
+        labels: Label values ``(slices, rows, columns)`` on the view's own grid.
+        volumes_ml: Volume of each structure by name; for a single slice its area times the thickness.
+    """
+
+    view: View
+    phase: int
+    labels: LabelMap
+    volumes_ml: dict[str, float]
+
+
+class Segmenter:
+    """A segmentation model on a device.
+
+    Args:
+        network: The network.
+        card: Its card; it must have a segmentation head.
+        device: Where to compute.
+        largest_component: Keep only the largest connected part of each structure.
+
+    Raises:
+        StudyError: The model has no segmentation head.
+    """
+
+    def __init__(self, network: TaskUNet, card: Card, device: torch.device, largest_component: bool = False) -> None:
+        if card.kind != "segmentation":
+            msg = "This model was only pretrained and cannot segment; fine-tune it on a few labels first."
+            raise StudyError(msg)
+        self.network, self.card, self.device = network.to(device).eval(), card, device
+        self.largest_component = largest_component
+        self.spacing_mm = float(card.grid["spacing_mm"])
+        self.clip: tuple[float, float] = (float(card.grid["clip_percent"][0]), float(card.grid["clip_percent"][1]))
+        self.side = int(int(card.grid["patch"]) * 1.5) // network.factor * network.factor
+
+    @property
+    def values(self) -> npt.NDArray[np.uint8]:
+        """Label value of each class index; 0 for background."""
+        return np.array([0, *(int(entry["value"]) for entry in self.card.labels)], dtype=np.uint8)
+
+    def views(self, study: Study) -> list[View]:
+        """The views of a study that this model was trained for; all usable ones where none has a fitting role."""
+        fitting = [v for v in study.views if v.role in self.card.roles]
+        return fitting or [v for v in study.views if v.role in HOST_ROLES] or list(study.views)
+
+    def segment(self, study: Study, view: View, phase: int) -> Result:
+        """Segments one phase of one view of a study."""
+        centre = landmark(study)
+        images = standardise(view.pixels(phase), self.clip)
+        classes = np.concatenate(
+            [self._classes(images[k : k + 1], view.planes[k : k + 1], centre) for k in range(len(view.planes))]
+        )
+        if self.largest_component:
+            classes = keep_largest(classes, len(self.card.labels))
+        return Result(view, phase, self.values[classes], self._volumes(classes, view.planes))
+
+    @torch.no_grad()
+    def _classes(
+        self, images: npt.NDArray[np.float32], planes: Sequence[Plane], centre: npt.NDArray[np.float64] | None
+    ) -> LabelMap:
+        """Class indices of slices on their own grid: probabilities are interpolated back, not labels."""
+        plane = planes[0]
+        host = network_plane(plane, self.spacing_mm, self.side, centre)
+        patch = resample(torch.from_numpy(images).to(self.device), plane, host)
+        with autocast(self.device):
+            logits = self.network(patch[:, None], [SEGMENTATION])[SEGMENTATION]
+        share = functional.softmax(logits[0].float(), dim=0)
+        return _to_own_grid(share, host, plane).argmax(0).to(torch.uint8).cpu().numpy()[None]
+
+    def _volumes(self, classes: LabelMap, planes: Sequence[Plane]) -> dict[str, float]:
+        voxel = voxel_ml(planes)
+        counts = np.bincount(classes.ravel(), minlength=len(self.card.labels) + 1)
+        return {e["name"]: float(counts[e["index"]]) * voxel for e in self.card.labels}
+
+
+def _to_own_grid(share: torch.Tensor, host: Plane, plane: Plane) -> torch.Tensor:
+    """Probabilities ``(C, h, w)`` on the network's grid to the image's own grid ``(C, H, W)``; background outside."""
+    inside = torch.cat([share, torch.ones_like(share[:1])])
+    matrix = torch.from_numpy(plane_to_plane(plane, host)).float().to(share.device)
+    height, width = plane.size[1], plane.size[0]
+    y, x = torch.meshgrid(
+        torch.arange(height, device=share.device), torch.arange(width, device=share.device), indexing="ij"
+    )
+    pixels = torch.stack([x, y, torch.ones_like(x)], -1).float() @ matrix.T
+    scale = torch.tensor([2 / host.size[0], 2 / host.size[1]], device=share.device)
+    grid = (pixels[..., :2] + 0.5) * scale - 1
+    sampled = functional.grid_sample(inside[None], grid[None], mode="bilinear", align_corners=False)[0]
+    return torch.cat([sampled[:1] + (1 - sampled[-1:]), sampled[1:-1]])
+
+
+def keep_largest(classes: LabelMap, count: int) -> LabelMap:
+    """Keeps the largest face-connected part of each class; the rest becomes background."""
+    kept = np.zeros_like(classes)
+    for index in range(1, count + 1):
+        parts, found = ndimage.label(classes == index)
+        if found:
+            sizes = np.bincount(parts.ravel())[1:]
+            kept[parts == int(sizes.argmax()) + 1] = index
+    return kept
+
+
+def voxel_ml(planes: Sequence[Plane]) -> float:
+    """Volume of a voxel in ml, from the distance between slices (the gap counts), else from the thickness."""
+    first = planes[0]
+    step = first.thickness
+    if len(planes) > 1:
+        step = float(np.median([abs((b.origin - a.origin) @ first.normal) for a, b in itertools.pairwise(planes)]))
+    return first.spacing[0] * first.spacing[1] * step / 1000
+
+
+# ---------------------------------------------------------------------------------------------
+# NRRD segmentation
+
+
+def write_segmentation(
+    path: Path, labels: LabelMap, planes: Sequence[Plane], entries: Sequence[Mapping[str, Any]]
+) -> None:
+    """Writes a label map as Slicer's NRRD segmentation, with names, colours and terminology, atomically.
+
+    Args:
+        path: Ends in ``.seg.nrrd``.
+        labels: Label values ``(slices, rows, columns)``.
+        planes: The slices' planes; they must form a volume.
+        entries: Label entries of a model card: value, name, colour, category, type.
+    """
+    image = itk_image(labels, list(planes))
+    for key, text in _header(labels, entries).items():
+        image.SetMetaData(key, text)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
+        temporary = Path(folder) / "segmentation.seg.nrrd"
+        sitk.WriteImage(image, str(temporary), useCompression=True)
+        temporary.replace(path)
+
+
+def _header(labels: LabelMap, entries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    slices, rows, columns = labels.shape
+    fields = {
+        "Segmentation_ContainedRepresentationNames": "Binary labelmap|",
+        "Segmentation_SourceRepresentation": "Binary labelmap",
+        "Segmentation_MasterRepresentation": "Binary labelmap",
+        "Segmentation_ReferenceImageExtentOffset": "0 0 0",
+        "Segmentation_ConversionParameters": "",
+    }
+    for k, entry in enumerate(entries):
+        item = Structure(entry["name"], tuple(entry["colour"]), tuple(entry["category"]), tuple(entry["type"]))
+        fields |= {
+            f"Segment{k}_ID": f"Segment_{entry['value']}",
+            f"Segment{k}_Name": item.name,
+            f"Segment{k}_NameAutoGenerated": "0",
+            f"Segment{k}_Color": " ".join(f"{c:.6g}" for c in item.colour),
+            f"Segment{k}_ColorAutoGenerated": "0",
+            f"Segment{k}_Extent": f"0 {columns - 1} 0 {rows - 1} 0 {slices - 1}",
+            f"Segment{k}_LabelValue": str(entry["value"]),
+            f"Segment{k}_Layer": "0",
+            f"Segment{k}_Tags": f"TerminologyEntry:{terminology_entry(item)}|",
+        }
+    return fields
+
+
+def output_path(out: Path, view: View, phase: int, first_view: bool) -> Path:
+    """Where a result goes: ``out`` itself for the first phase of the first view, else named beside it."""
+    name = out.name[: -len(EXTENSION)]
+    if not first_view:
+        name += f"_{view.name}"
+    if phase:
+        name += f"_phase{phase:03d}"
+    return out.with_name(name + EXTENSION)
+
+
+def ordered(views: Sequence[View]) -> list[View]:
+    """Views with the one that a person means first: the view with the most slices."""
+    return sorted(views, key=lambda v: -len(v.planes))
+
+
+def segment_study(
+    segmenter: Segmenter, study: Study, out: Path, progress: Callable[[int, int, str], None] | None = None
+) -> dict[str, Any]:
+    """Segments every fitting view and phase of a study and writes the label maps.
+
+    Args:
+        segmenter: The model.
+        study: A study; a single file read as one works too.
+        out: Ends in ``.seg.nrrd``. The first phase of the main view goes there, others beside it.
+        progress: ``progress(done, total, message)``.
+
+    Returns:
+        ``{"outputs": [{"file", "view", "role", "phase", "volumes_ml"}], "cine": [...]}``.
+
+    Raises:
+        StudyError: The output's name is wrong or a view cannot be written.
+    """
+    if not out.name.endswith(EXTENSION):
+        msg = f"The output {out} must end in {EXTENSION}, Slicer's segmentation format."
+        raise StudyError(msg)
+    views = ordered(segmenter.views(study))
+    work = [(view, phase) for view in views for phase in range(view.phases)]
+    outputs: list[dict[str, Any]] = []
+    for number, (view, phase) in enumerate(work):
+        result = segmenter.segment(study, view, phase)
+        path = output_path(out, view, phase, view is views[0])
+        for file, part in _parts(path, view):
+            write_segmentation(file, result.labels[part], view.planes[part], segmenter.card.labels)
+            outputs.append(
+                {
+                    "file": str(file),
+                    "view": view.name,
+                    "role": view.role,
+                    "phase": phase,
+                    "volumes_ml": result.volumes_ml,
+                }
+            )
+        if progress:
+            progress(number + 1, len(work), f"{view.name}, phase {phase + 1} of {view.phases}")
+    return {"outputs": outputs, "cine": [c for c in map(partial(cine_summary, outputs), views) if c]}
+
+
+def _parts(path: Path, view: View) -> list[tuple[Path, slice]]:
+    """Files for one phase of a view: one for a regular stack, else one a slice, the first under the name itself."""
+    if view.regular:
+        return [(path, slice(None))]
+    name = path.name[: -len(EXTENSION)]
+    files = [path, *(path.with_name(f"{name}_slice{k:03d}{EXTENSION}") for k in range(1, len(view.planes)))]
+    return [(file, slice(k, k + 1)) for k, file in enumerate(files)]
+
+
+def cine_summary(outputs: Sequence[Mapping[str, Any]], view: View) -> dict[str, Any] | None:
+    """Volumes by phase, ED, ES and ejection fraction of a cine view; None for a still image."""
+    curve = {o["phase"]: o["volumes_ml"] for o in outputs if o["view"] == view.name}
+    if len(curve) < 2:
+        return None
+    names = list(next(iter(curve.values())))
+    main = LV_CAVITY if LV_CAVITY in names else names[0]
+    volumes = [curve[p][main] for p in sorted(curve)]
+    return {"view": view.name, "structure": main, "volumes_ml": volumes, **(ejection_fraction(volumes) or {})}

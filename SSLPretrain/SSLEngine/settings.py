@@ -1,0 +1,217 @@
+"""Typed settings of every job, validated with errors that name the field. Needs msgspec only.
+
+What the papers leave open is a setting here with a stated default; what a default stands on is said
+beside it: [paper], [code] (their released code) or [ours].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+from typing import Any
+from typing import Literal
+from typing import TypeVar
+
+import msgspec
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+NonNegative = Annotated[float, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
+PretextName = Literal["positions"]
+Transfer = Literal["all", "decoder", "multitask"]
+
+
+class SettingsError(ValueError):
+    """A setting is wrong. The message names the field, what was expected and what was found."""
+
+
+class Strict(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """Base: unknown fields are an error, values do not change."""
+
+
+class Data(Strict, frozen=True):
+    """Which exams, and how they are read.
+
+    Attributes:
+        path: Cohort folder, study folder or nnU-Net raw dataset.
+        labels_suffix: What follows an image's name in the name of its label file.
+        frame_of_reference: What to do where views do not share a frame of reference.
+        organ: Overrides what the exams look like.
+    """
+
+    path: str
+    labels_suffix: str = "_seg"
+    frame_of_reference: Literal["require", "warn", "ignore"] = "warn"
+    organ: Literal["auto", "heart", "knee"] = "auto"
+
+
+class Grid(Strict, frozen=True):
+    """The grid that networks see.
+
+    Attributes:
+        spacing_mm: In-plane spacing; pretraining and fine-tuning must agree on it [ours].
+        patch: Side of a training patch in pixels, a multiple of 16.
+        clip_percent: Intensities of a view are clipped at these percentiles, then standardised [code, Bai].
+        phases: How many phases of a cine are used, evenly spaced from the first; 0 means all.
+    """
+
+    spacing_mm: Positive = 1.75
+    patch: Annotated[int, msgspec.Meta(ge=32, multiple_of=16)] = 144
+    clip_percent: tuple[NonNegative, NonNegative] = (1.0, 99.0)
+    phases: Annotated[int, msgspec.Meta(ge=0)] = 2
+
+
+class Augmentation(Strict, frozen=True):
+    """Ranges of the random changes to a batch; uniform unless said otherwise.
+
+    Attributes:
+        rotation_deg: Rotation, plus or minus.
+        scale: Enlargement is drawn log-uniformly between 1/scale and scale.
+        shift_mm: Shift of the patch centre, plus or minus, in each direction.
+        shear: Shear, plus or minus.
+        flip: Mirror left and right half of the time. Targets move with the anatomy, but real hearts are never mirrored.
+        gamma: Exponent is drawn log-uniformly between 1/(1+gamma) and 1+gamma.
+        contrast: Factor between 1-contrast and 1+contrast.
+        brightness: Offset in standard deviations, plus or minus.
+        noise: Largest standard deviation of added noise, in standard deviations of the image.
+        blur_mm: Largest standard deviation of a Gaussian blur.
+        bias: Strength of a smooth multiplicative field, plus or minus.
+    """
+
+    rotation_deg: NonNegative = 20.0
+    scale: Annotated[float, msgspec.Meta(ge=1)] = 1.25
+    shift_mm: NonNegative = 25.0
+    shear: NonNegative = 0.08
+    flip: bool = False
+    gamma: NonNegative = 0.5
+    contrast: Share = 0.3
+    brightness: NonNegative = 0.3
+    noise: NonNegative = 0.15
+    blur_mm: NonNegative = 1.5
+    bias: Share = 0.3
+
+
+class Network(Strict, frozen=True):
+    """The network.
+
+    Attributes:
+        kind: ``unet`` is MONAI's DynUNet blocks in two dimensions.
+        widths: Channels of each level, finest first.
+    """
+
+    kind: Literal["unet"] = "unet"
+    widths: Annotated[tuple[Count, ...], msgspec.Meta(min_length=3, max_length=7)] = (16, 32, 64, 128, 256)
+
+
+class Schedule(Strict, frozen=True):
+    """How long and how fast.
+
+    Attributes:
+        steps: Training steps in all; 0 asks for a sensible number for the data.
+        batch: Slices a step.
+        rate: Peak learning rate of AdamW; a pretrained part starts with a slow warm-up.
+        warmup: Share of the steps in which the rate rises; it then falls as half a cosine.
+        weight_decay: Of AdamW.
+        average: Decay of the running mean of the weights that becomes the model; 0 takes the last weights.
+        checkpoint_every: Steps between checkpoints; 0 means one a minute or so.
+        validate_every: Steps between scores on held-out subjects; 0 means ten times in a run.
+        held_out: Share of the subjects that pretraining keeps for its score.
+    """
+
+    steps: Annotated[int, msgspec.Meta(ge=0)] = 0
+    batch: Count = 8
+    rate: Positive = 1e-3
+    warmup: Share = 0.1
+    weight_decay: NonNegative = 1e-2
+    average: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.99
+    checkpoint_every: Annotated[int, msgspec.Meta(ge=0)] = 0
+    validate_every: Annotated[int, msgspec.Meta(ge=0)] = 0
+    held_out: Annotated[float, msgspec.Meta(ge=0, le=0.5)] = 0.1
+
+
+class Positions(Strict, frozen=True):
+    """Anatomical position prediction, a reconstruction after Bai et al. 2019.
+
+    Attributes:
+        layout: ``cross`` (two steps each way on both lines) or ``grid`` (3 x 3); the paper's is not known [ours].
+        step_mm: Distance between neighbouring positions [ours].
+        half_size_mm: Half the side of a position's square [ours].
+        dice: Weight of a Dice term beside the paper's cross-entropy.
+    """
+
+    layout: Literal["cross", "grid"] = "cross"
+    step_mm: Positive = 30.0
+    half_size_mm: Positive = 8.0
+    dice: NonNegative = 1.0
+
+
+class Pretrain(Strict, frozen=True):
+    """A pretraining job."""
+
+    data: Data
+    pretext: Annotated[tuple[PretextName, ...], msgspec.Meta(min_length=1)] = ("positions",)
+    positions: Positions = Positions()
+    grid: Grid = Grid()
+    augmentation: Augmentation = Augmentation()
+    network: Network = Network()
+    schedule: Schedule = Schedule()
+    seed: Annotated[int, msgspec.Meta(ge=0)] = 0
+    device: str = "auto"
+
+
+class Finetune(Strict, frozen=True):
+    """A fine-tuning job; without ``init`` it trains from scratch.
+
+    Attributes:
+        init: Model file whose weights are carried over.
+        transfer: ``all`` trains everything, ``decoder`` keeps the carried-over encoder frozen, ``multitask``
+            trains the segmentation and the pretext together.
+        labelled: Number of labelled subjects to use, 0 for all; the first n of the seed's order.
+        subjects: Names of the labelled subjects to use, instead of ``labelled``.
+        pretext_weight: Weight of the pretext's loss in ``multitask`` (lambda, 1 by default [ours]).
+        label_names: Names of the label values where the data do not give them.
+    """
+
+    data: Data
+    init: str | None = None
+    transfer: Transfer = "all"
+    labelled: Annotated[int, msgspec.Meta(ge=0)] = 0
+    subjects: tuple[str, ...] = ()
+    pretext: tuple[PretextName, ...] = ()
+    pretext_weight: NonNegative = 1.0
+    positions: Positions = Positions()
+    label_names: dict[str, str] = {}
+    grid: Grid | None = None
+    augmentation: Augmentation = Augmentation()
+    network: Network | None = None
+    schedule: Schedule = Schedule()
+    seed: Annotated[int, msgspec.Meta(ge=0)] = 0
+    device: str = "auto"
+
+
+SettingsType = TypeVar("SettingsType", bound=Strict)
+
+KINDS: dict[str, type[Strict]] = {"pretrain": Pretrain, "finetune": Finetune}
+
+
+def parse(settings: Mapping[str, Any], kind: type[SettingsType]) -> SettingsType:
+    """Plain JSON values to typed settings.
+
+    Raises:
+        SettingsError: A field is unknown, missing or out of range; the message names it.
+    """
+    try:
+        return msgspec.convert(settings, kind, strict=True)
+    except msgspec.ValidationError as error:
+        text = str(error).replace(" - at `$.", " (field `").replace(" - at `$", " (field `")
+        msg = f"Settings for {kind.__name__.lower()} cannot be used: {text}{')' if '(field' in text else ''}."
+        raise SettingsError(msg) from None
+
+
+def plain(settings: Strict) -> dict[str, Any]:
+    """Typed settings back to plain JSON values."""
+    values = msgspec.to_builtins(settings)
+    assert isinstance(values, dict)
+    return values

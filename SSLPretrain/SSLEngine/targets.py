@@ -1,0 +1,78 @@
+"""The target tasks: what a network is fine-tuned for. They have the shape of a pretext's head, loss and score."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from monai.losses import DiceCELoss
+from torch.nn import functional
+
+from .models import SEGMENTATION
+from .pretext.base import Batch
+
+
+class Task(Protocol):
+    """What the training loop needs to know of a task, pretext or target."""
+
+    name: str
+    pixel_outputs: int
+    image_outputs: int
+
+    def distort(self, batch: Batch, generator: torch.Generator) -> None:
+        """Changes the network's input."""
+        ...
+
+    def target(self, batch: Batch) -> torch.Tensor:
+        """The target of a batch."""
+        ...
+
+    def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Scalar loss."""
+        ...
+
+    def score(self, output: torch.Tensor, target: torch.Tensor, spacing_mm: float) -> dict[str, float]:
+        """Figures a person can read."""
+        ...
+
+
+class Segmentation:
+    """Pixel-wise classes; class 0 is background.
+
+    Args:
+        classes: Number of structures.
+    """
+
+    name = SEGMENTATION
+    image_outputs = 0
+
+    def __init__(self, classes: int) -> None:
+        self.pixel_outputs = classes + 1
+        # Dice over the whole batch: a structure that is absent from one slice does not weigh as much as one slice.
+        self._loss = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
+
+    def distort(self, batch: Batch, generator: torch.Generator) -> None:
+        """Leaves the image as it is."""
+
+    def target(self, batch: Batch) -> torch.Tensor:
+        """Class indices ``(B, P, P)``, -1 where nothing is known."""
+        return batch.labels
+
+    def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Dice over the structures plus cross-entropy, on the slices that have labels."""
+        known = (target >= 0).flatten(1).all(1)
+        if not known.any():
+            return output.sum() * 0.0
+        loss: torch.Tensor = self._loss(output[known].float(), target[known][:, None])
+        return loss
+
+    def score(self, output: torch.Tensor, target: torch.Tensor, spacing_mm: float) -> dict[str, float]:
+        """Dice over all pixels of the batch, mean of the structures that occur."""
+        known = (target >= 0).flatten(1).all(1)
+        predicted, truth = output[known].argmax(1), target[known]
+        one_hot = [functional.one_hot(m, self.pixel_outputs).flatten(0, -2)[:, 1:].float() for m in (predicted, truth)]
+        sizes = one_hot[0].sum(0) + one_hot[1].sum(0)
+        present = one_hot[1].sum(0) > 0
+        if not present.any():
+            return {"dice": float("nan")}
+        return {"dice": float((2 * (one_hot[0] * one_hot[1]).sum(0) / sizes.clamp(min=1))[present].mean())}

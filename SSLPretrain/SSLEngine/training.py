@@ -1,0 +1,392 @@
+"""One loop for pretraining and fine-tuning, in one process or many.
+
+A run is a network, a few *streams* (slices to draw from, tasks to learn on them) and a schedule. Every random draw of a
+step comes from a generator seeded by (seed, step, rank), and the slices of a step from a permutation seeded by
+(seed, epoch): the position of the sampler is the step, and a resumed run goes the way the unbroken one would have gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import random
+import time
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from dataclasses import field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed
+from torch import nn
+
+from .jobs import Cancelled
+from .jobs import Reporter
+from .networks.unet import TaskUNet
+from .settings import Augmentation
+from .settings import Schedule
+from .settings import SettingsError
+from .slices import SliceSet
+from .slices import make_batch
+from .targets import Task
+
+#: Seconds between checkpoints where the settings do not say.
+CHECKPOINT_SECONDS = 60.0
+#: Norm at which gradients are clipped.
+MAX_GRADIENT = 12.0
+#: Held-out slices that a score is computed on, at most.
+SCORED_SLICES = 96
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Slices that are drawn together, and what is learned on them.
+
+    Attributes:
+        indices: ``(n,)`` int64, slices to draw from.
+        tasks: Tasks and their weights in the loss.
+    """
+
+    indices: torch.Tensor
+    tasks: Sequence[tuple[Task, float]]
+
+
+@dataclass
+class Run:
+    """Everything that a training run is made of.
+
+    Attributes:
+        network: The network, on its device.
+        slices: The slices, on the same device.
+        streams: What is learned from which slices.
+        schedule: Length and rates; ``steps`` must be set.
+        augmentation: Ranges of the random changes.
+        patch: Side of a patch in pixels.
+        seed: Seed of every draw.
+        held_out: ``(n,)`` slices for the score; may be empty.
+        frozen: Prefixes of parameter names that do not learn.
+        warm: Prefixes of parameter names that carry pretrained weights: they learn at a third of the rate.
+        history: Scores so far, one dictionary a validation.
+    """
+
+    network: TaskUNet
+    slices: SliceSet
+    streams: Sequence[Stream]
+    schedule: Schedule
+    augmentation: Augmentation
+    patch: int
+    seed: int
+    held_out: torch.Tensor
+    frozen: tuple[str, ...] = ()
+    warm: tuple[str, ...] = ()
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+# ---------------------------------------------------------------------------------------------
+# Device and processes
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto``, ``cpu`` or ``cuda:N`` to a device; never falls back in silence.
+
+    Raises:
+        SettingsError: The device does not exist here.
+    """
+    if name == "auto":
+        local = int(os.environ.get("LOCAL_RANK", "0"))
+        return torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        msg = f"Device '{name}' is not known; use auto, cpu or cuda:0, cuda:1, ..."
+        raise SettingsError(msg) from None
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        msg = f"Device '{name}' is not here ({count} CUDA devices are); use auto or cpu."
+        raise SettingsError(msg)
+    if device.type not in ("cpu", "cuda"):
+        msg = f"Device '{name}' is not supported; use auto, cpu or cuda:N."
+        raise SettingsError(msg)
+    return device
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """bfloat16 autocast where the processor computes in it, else a context that changes nothing."""
+    capable = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    if device.type == "cpu":
+        # AMX and AVX512-BF16 make a step 2 to 3 times as fast; elsewhere bfloat16 is emulated and slower.
+        flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        capable = bool(flags.get("amx_bf16") or flags.get("avx512_bf16"))
+    return torch.autocast(device.type, torch.bfloat16, enabled=capable)
+
+
+@contextlib.contextmanager
+def processes(device: torch.device) -> Any:
+    """Joins the process group that torchrun has prepared, if any; yields (rank, world size)."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield 0, 1
+        return
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield distributed.get_rank(), world
+        # Without this barrier a fast process tears the group down under a slow one, which then aborts.
+        distributed.barrier()
+    finally:
+        distributed.destroy_process_group()
+
+
+def make_deterministic(seed: int) -> None:
+    """Seeds every generator and asks for deterministic kernels."""
+    random.seed(seed)
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+
+
+def _share_gradients(network: nn.Module, world: int) -> None:
+    """Averages the gradients of all processes; heads that a process did not use count as zero."""
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            distributed.all_reduce(parameter.grad)
+            parameter.grad /= world
+
+
+# ---------------------------------------------------------------------------------------------
+# Draws
+
+
+def step_generator(seed: int, step: int, rank: int) -> torch.Generator:
+    """The generator of one step of one process, on the CPU."""
+    # A large odd factor keeps neighbouring seeds, steps and ranks apart.
+    return torch.Generator().manual_seed((seed * 1_000_003 + step) * 4099 + rank)
+
+
+def drawn_indices(stream: Stream, seed: int, step: int, batch: int, rank: int = 0, world: int = 1) -> torch.Tensor:
+    """Slices of one step: consecutive parts of one random permutation after another."""
+    count = len(stream.indices)
+    first = (step * world + rank) * batch
+    chosen = []
+    for position in range(first, first + batch):
+        epoch, place = divmod(position, count)
+        chosen.append(_permutation(seed, epoch, count)[place])
+    return stream.indices[torch.stack(chosen)]
+
+
+_permutations: dict[tuple[int, int, int], torch.Tensor] = {}
+
+
+def _permutation(seed: int, epoch: int, count: int) -> torch.Tensor:
+    key = (seed, epoch, count)
+    if key not in _permutations:
+        if len(_permutations) > 8:
+            _permutations.clear()
+        generator = torch.Generator().manual_seed(seed * 7919 + epoch)
+        _permutations[key] = torch.randperm(count, generator=generator)
+    return _permutations[key]
+
+
+def learning_rate(schedule: Schedule, step: int) -> float:
+    """Rises linearly over the warm-up, then falls as half a cosine to a hundredth."""
+    warm = max(1, round(schedule.warmup * schedule.steps))
+    if step < warm:
+        return schedule.rate * (step + 1) / warm
+    along = (step - warm) / max(1, schedule.steps - warm)
+    return schedule.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, along))))
+
+
+# ---------------------------------------------------------------------------------------------
+# Checkpoints
+
+
+def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> None:
+    """Writes ``checkpoint-<step>.pt`` (temp file, fsync, rename, in this folder) and keeps the last two."""
+    path = folder / f"checkpoint-{step:07d}.pt"
+    temporary = path.with_suffix(f".{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    for old in sorted(folder.glob("checkpoint-*.pt"))[:-2]:
+        old.unlink(missing_ok=True)
+
+
+def load_checkpoint(folder: Path | None, device: torch.device) -> dict[str, Any] | None:
+    """The newest checkpoint that can be read, or None. Nothing in it is executed (``weights_only``)."""
+    paths = sorted(folder.glob("checkpoint-*.pt"), reverse=True) if folder else []
+    for path in paths:
+        try:
+            state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        except Exception as error:  # whatever is wrong with it, the one before may be whole
+            print(f"{path.name} cannot be read ({error}); going on from the one before it.", flush=True)
+            continue
+        return state
+    return None
+
+
+# ---------------------------------------------------------------------------------------------
+# The loop
+
+
+def make_optimiser(run: Run) -> torch.optim.AdamW:
+    """AdamW over what may learn; pretrained parts at a third of the rate, no decay on norms and biases."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in run.network.named_parameters():
+        parameter.requires_grad_(not name.startswith(run.frozen) if run.frozen else True)
+        if parameter.requires_grad:
+            factor = 1 / 3 if run.warm and name.startswith(run.warm) else 1.0
+            decay = run.schedule.weight_decay if parameter.ndim > 1 else 0.0
+            groups.setdefault((factor, decay), []).append(parameter)
+    return torch.optim.AdamW(
+        [{"params": p, "factor": f, "weight_decay": d} for (f, d), p in groups.items()], lr=run.schedule.rate
+    )
+
+
+def step_loss(run: Run, step: int, rank: int, world: int) -> torch.Tensor:
+    """The weighted loss of one step over all streams."""
+    generator = step_generator(run.seed, step, rank)
+    total = torch.zeros((), device=run.slices.device)
+    for number, stream in enumerate(run.streams):
+        indices = drawn_indices(stream, run.seed + 31 * number, step, run.schedule.batch, rank, world)
+        batch = make_batch(run.slices, indices, run.patch, run.augmentation, generator)
+        for task, _ in stream.tasks:
+            task.distort(batch, generator)
+        with autocast(run.slices.device):
+            outputs = run.network(batch.images, [task.name for task, _ in stream.tasks])
+        for task, weight in stream.tasks:
+            total = total + weight * task.loss(outputs[task.name], task.target(batch))
+    return total
+
+
+def train(run: Run, reporter: Reporter, rank: int = 0, world: int = 1) -> nn.Module:
+    """Trains to the end of the schedule, from the folder's last checkpoint if there is one.
+
+    Returns:
+        The network whose weights are the running mean.
+
+    Raises:
+        Cancelled: A stop was asked for; a checkpoint is written.
+        FloatingPointError: The loss is not finite.
+    """
+    folder, steps = reporter.folder, run.schedule.steps
+    optimiser = make_optimiser(run)
+    average = deepcopy(run.network).requires_grad_(False)
+    begin = _restore(run, optimiser, average, load_checkpoint(folder, run.slices.device))
+    validate_every = run.schedule.validate_every or max(1, steps // 10)
+    saved = time.monotonic()
+    run.network.train()
+    for step in range(begin, steps):
+        if _stop_agreed(reporter, world):
+            if folder and rank == 0:
+                save_checkpoint(folder, step, _state(run, optimiser, average, step))
+            raise Cancelled
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(run.schedule, step) * group["factor"]
+        loss = step_loss(run, step, rank, world)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        if world > 1:
+            _share_gradients(run.network, world)
+        nn.utils.clip_grad_norm_(run.network.parameters(), MAX_GRADIENT)
+        optimiser.step()
+        _follow(average, run.network, run.schedule.average, step)
+        done = step + 1
+        if rank != 0:
+            continue
+        reporter.progress(done, steps, _finite(loss, step))
+        if len(run.held_out) and (done % validate_every == 0 or done == steps):
+            scores = validate(run, average)
+            run.history.append({"step": done, **scores})
+            reporter.event("validated", step=done, steps=steps, scores=scores)
+        if folder and done < steps and _checkpoint_due(run.schedule, done, saved):
+            save_checkpoint(folder, done, _state(run, optimiser, average, done))
+            saved = time.monotonic()
+    if folder and rank == 0 and begin < steps:
+        save_checkpoint(folder, steps, _state(run, optimiser, average, steps))
+    return average
+
+
+def _finite(loss: torch.Tensor, step: int) -> float:
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        msg = f"The loss is {value} at step {step}; lower schedule.rate, then resume or start again."
+        raise FloatingPointError(msg)
+    return value
+
+
+def _stop_agreed(reporter: Reporter, world: int) -> bool:
+    """Whether any process was asked to stop; all of them then stop at the same step."""
+    wanted = reporter.stop_requested()
+    if world == 1:
+        return wanted
+    flag = torch.tensor(int(wanted), device="cuda" if distributed.get_backend() == "nccl" else "cpu")
+    distributed.all_reduce(flag, op=distributed.ReduceOp.MAX)
+    return bool(flag)
+
+
+def _checkpoint_due(schedule: Schedule, done: int, saved: float) -> bool:
+    if schedule.checkpoint_every:
+        return done % schedule.checkpoint_every == 0
+    return time.monotonic() - saved > CHECKPOINT_SECONDS
+
+
+def _follow(average: nn.Module, network: nn.Module, decay: float, step: int) -> None:
+    """Moves the running mean towards the weights; early on it forgets faster, so that it starts unbiased."""
+    weight = 1 - min(decay, (1 + step) / (10 + step)) if decay else 1.0
+    with torch.no_grad():
+        torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), weight)
+
+
+def _state(run: Run, optimiser: torch.optim.Optimizer, average: nn.Module, step: int) -> dict[str, Any]:
+    return {
+        "step": step,
+        "seed": run.seed,
+        "network": run.network.state_dict(),
+        "average": average.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "random": torch.get_rng_state(),
+        "history": run.history,
+    }
+
+
+def _restore(run: Run, optimiser: torch.optim.Optimizer, average: nn.Module, state: dict[str, Any] | None) -> int:
+    if state is None:
+        return 0
+    run.network.load_state_dict(state["network"])
+    average.load_state_dict(state["average"])
+    optimiser.load_state_dict(state["optimiser"])
+    torch.set_rng_state(state["random"].cpu())
+    run.history[:] = state["history"]
+    return int(state["step"])
+
+
+@torch.no_grad()
+def validate(run: Run, network: nn.Module) -> dict[str, dict[str, float]]:
+    """Scores of every task on the held-out slices, without augmentation; means over batches that have a target."""
+    chosen = run.held_out
+    if len(chosen) > SCORED_SLICES:
+        chosen = chosen[torch.linspace(0, len(chosen) - 1, SCORED_SLICES).long()]
+    network.eval()
+    collected: dict[str, dict[str, list[float]]] = {}
+    generator = step_generator(run.seed, 0, 0)
+    tasks = {task.name: task for stream in run.streams for task, _ in stream.tasks}
+    for part in chosen.split(16):
+        batch = make_batch(run.slices, part, run.patch, None, generator)
+        for task in tasks.values():
+            task.distort(batch, generator)
+        with autocast(run.slices.device):
+            outputs = network(batch.images, list(tasks))
+        for name, task in tasks.items():
+            for figure, value in task.score(outputs[name], task.target(batch), batch.spacing_mm).items():
+                if math.isfinite(value):
+                    collected.setdefault(name, {}).setdefault(figure, []).append(value)
+    return {name: {f: sum(v) / len(v) for f, v in figures.items()} for name, figures in collected.items()}
