@@ -69,6 +69,7 @@ class Chest:
         liver_edge: LPS x up to which the liver reaches under the left dome.
         stomach: Centre of the stomach.
         rib_phase: Where the ribs begin, 0 to 1.
+        seat: Where the heart rests on the diaphragm, LPS.
         tissues: Signals.
     """
 
@@ -79,25 +80,31 @@ class Chest:
     liver_edge: float
     stomach: tuple[float, float, float]
     rib_phase: float
+    seat: tuple[float, float, float]
     tissues: Tissues
 
     def paint(self, canvas: Canvas, points: Floats, texture: Texture) -> None:
         """Paints the chest at points ``(3, n)``."""
         cavity = ellipsoid(points[:2], (0.0, 0.0), self.inner)
-        # The back is flat: people lie on it.
-        skin = np.maximum(cavity - (self.wall + self.fat), points[1] - np.float32(self.inner[1] + self.wall + 12))
-        rough = texture(points, 9.0)
+        rough, slow = texture(points, 9.0), texture(points, 45.0, (3.0, 40.0, 17.0))
+        wall = np.float32(self.wall) * (1 + np.float32(0.18) * slow)
+        # More fat in front; the back is flat, for people lie on it.
+        front = np.float32(0.85) - points[1] / np.float32(4 * self.inner[1])
+        skin = cavity - wall - np.float32(self.fat) * (front + np.float32(0.2) * slow)
+        skin = np.maximum(skin, points[1] - np.float32(self.inner[1] + self.wall + 12))
         self._paint_arms(canvas, points)
-        self._paint_wall(canvas, points, cavity, skin, rough)
+        self._paint_wall(canvas, points, cavity, wall, skin, rough)
         self._paint_inside(canvas, points, cavity, rough, texture)
         self._paint_spine(canvas, points, rough)
 
-    def _paint_wall(self, canvas: Canvas, points: Floats, cavity: Floats, skin: Floats, rough: Floats) -> None:
+    def _paint_wall(
+        self, canvas: Canvas, points: Floats, cavity: Floats, wall: Floats, skin: Floats, rough: Floats
+    ) -> None:
         """Skin, fat, muscle and ribs."""
         tissues = self.tissues
         canvas.paint(skin, tissues.muscle)
         canvas.paint(skin + 2.0, tissues.fat * (1 + 0.06 * rough))
-        muscle = cavity - np.float32(self.wall) + 2.5 * rough
+        muscle = cavity - wall + 2 * rough
         canvas.paint(np.maximum(muscle, skin + 4), tissues.muscle * (1 + 0.12 * rough))
         # Ribs run down and forwards; between them lie muscle and a little fat.
         height = points[2] - np.float32(0.45) * points[1]
@@ -124,7 +131,9 @@ class Chest:
         x, y = points[0], points[1]
         right = np.exp(-(((x + 70) / 62) ** 2) - ((y - 8) / 75) ** 2)
         left = np.exp(-(((x - 95) / 48) ** 2) - ((y - 25) / 62) ** 2)
-        return np.float32(DIAPHRAGM_MM) + np.float32(self.domes[0]) * right + np.float32(self.domes[1]) * left
+        height = np.float32(DIAPHRAGM_MM) + np.float32(self.domes[0]) * right + np.float32(self.domes[1]) * left
+        seat = np.exp(-(((x - self.seat[0]) / 60) ** 2) - ((y - self.seat[1]) / 55) ** 2)
+        return height + seat * (np.float32(self.seat[2]) - height)
 
     def _paint_inside(self, canvas: Canvas, points: Floats, cavity: Floats, rough: Floats, texture: Texture) -> None:
         """Lungs with their vessels, and the abdomen below the diaphragm."""
@@ -138,13 +147,18 @@ class Chest:
         # Where two smooth fields are both near zero lies a web of thin curves: vessels.
         first, second = texture(p, 11.0, (7.3, 1.1, 4.2)), texture(p, 11.0, (31.7, 22.9, 40.3))
         web = np.hypot(first, second)
+        # They are widest at the hilum.
+        hilum = np.hypot(np.hypot(np.abs(p[0]) - 45, p[1] - 15), p[2] - 15)
+        reach = np.float32(0.09) + np.float32(0.22) * np.exp(-hilum / 40)
         lung = tissues.lung * (1 + 0.35 * rough[inside])
-        part.paint(bound, np.where(web < 0.13, np.float32(0.45), lung))
+        part.paint(bound, np.where(web < reach, np.float32(0.5), lung))
         below = np.maximum((p[2] - self.dome(p)) * np.float32(0.8), bound)
         part.paint(below, tissues.muscle)
-        part.paint(below + 2.5, tissues.fat * (0.85 + 0.1 * rough[inside]))
+        bowel = np.where(first > 0.1, np.float32(tissues.stomach) * (1 + 0.3 * second), np.float32(tissues.fat * 0.85))
+        part.paint(below + 2.5, bowel.astype(np.float32))
         liver = tissues.liver * (1 + 0.05 * rough[inside])
-        organ = np.maximum(below + 3.5, p[0] - np.float32(self.liver_edge) - np.float32(0.25) * (p[1] + p[2] + 60))
+        reach_left = self.liver_edge + 60.0
+        organ = np.maximum(below + 2.5, ellipsoid(p, (-60.0, -10.0, -95.0), (reach_left, 105.0, 95.0)) + 2 * first)
         part.paint(organ, np.where(web < 0.16, np.float32(0.85), liver))
         stomach = np.maximum(ellipsoid(p, self.stomach, (46.0, 42.0, 42.0)) + 3 * first, below + 3.5)
         part.paint(stomach, tissues.muscle)
@@ -183,15 +197,16 @@ class Chest:
     aorta_label = 6
 
 
-def draw_chest(rng: np.random.Generator) -> Chest:
-    """Draws one subject's chest."""
+def draw_chest(rng: np.random.Generator, inner: tuple[float, float], seat: tuple[float, float, float]) -> Chest:
+    """Draws one subject's chest round a heart that rests at ``seat``; ``inner`` as in :class:`Chest`."""
     return Chest(
-        inner=(float(rng.uniform(122, 148)), float(rng.uniform(84, 102))),
-        wall=float(rng.uniform(15, 24)),
-        fat=float(rng.gamma(4.0, 4.0) + 5.0),
+        inner=inner,
+        wall=float(rng.uniform(12, 20)),
+        fat=float(rng.gamma(4.0, 3.0) + 4.0),
         domes=(float(rng.uniform(28, 55)), float(rng.uniform(15, 40))),
-        liver_edge=float(rng.uniform(15, 60)),
+        liver_edge=float(rng.uniform(20, 80)),
         stomach=(float(rng.uniform(55, 85)), float(rng.uniform(-25, 20)), float(rng.uniform(-135, -105))),
         rib_phase=float(rng.random()),
+        seat=seat,
         tissues=draw_tissues(rng),
     )

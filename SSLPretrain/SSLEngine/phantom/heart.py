@@ -160,8 +160,8 @@ def _truncated_volume(radius: float, half: float, start: float) -> float:
     return float(np.pi * radius**2 * ((half - half / 3) - (start - start**3 / (3 * half**2))))
 
 
-def draw_heart(rng: np.random.Generator) -> HeartShape:
-    """Draws one subject from the population."""
+def draw_heart(rng: np.random.Generator, depth: float) -> HeartShape:
+    """Draws one subject from the population; ``depth`` is half the depth of the chest inside the ribs."""
     group = str(rng.choice(GROUPS, p=GROUP_SHARES))
     size = float(np.clip(rng.normal(1.0, 0.08), 0.8, 1.25))
     radius, length, wall = rng.normal(24.5, 1.8), rng.normal(84, 5), rng.normal(8.2, 1.0)
@@ -181,21 +181,21 @@ def draw_heart(rng: np.random.Generator) -> HeartShape:
     direction = rng.normal(-0.87, 0.15)
     return HeartShape(
         group=group,
-        origin=(float(rng.normal(20, 6)), float(rng.normal(-14, 6)), float(rng.normal(0, 6))),
+        origin=(float(rng.normal(20, 6)), float(74 - depth + rng.normal(0, 4)), float(rng.normal(0, 6))),
         axes=_axes(rng),
         radius=float(size * np.clip(radius, 18, 36)),
         length=float(size * length),
         wall=float(np.clip(wall, 6, 18)),
         shortening=shortening,
         bulge=bulge,
-        rv_width=float(size * rng.normal(35, 4)),
+        rv_width=float(size * rng.normal(37, 4)),
         rv_span=float(size * rng.normal(42, 3)),
         rv_shift=float(rng.normal(-2, 3)),
         rv_apex=float(rng.uniform(0.78, 0.98)),
         atria=(float(size * rng.normal(1, 0.1)), float(size * rng.normal(1, 0.1))),
         root=(float(size * 18 * np.cos(direction)), float(size * 18 * np.sin(direction))),
         aorta=float(size * rng.normal(13.5, 1.2)),
-        fat=float(rng.gamma(4, 1.0) + 1.5),
+        fat=float(rng.gamma(3, 0.9) + 0.8),
         papillary=float(size * rng.uniform(3.2, 5.0)),
         trabeculae=float(rng.uniform(0.4, 1.3)),
     )
@@ -283,11 +283,15 @@ class _Moment:
         aorta = self._aorta(local)
         pulmonary = self._pulmonary_artery(local)
         veins = self._veins(local)
-        hull = blend(blend(epicardium, right - 3.5, 24.0), blend(left_atrium - 2, right_atrium - 2, 16.0), 20.0)
+        hull = blend(blend(epicardium, right - 3.5, 12.0), blend(left_atrium - 2, right_atrium - 2, 16.0), 20.0)
         hull = blend(hull, blend(aorta - 1, pulmonary - 1, 14.0), 16.0)
-        canvas.paint(hull - s.fat * (1 + np.float32(0.35) * grain) - 1.2, t.muscle)
-        canvas.paint(hull - s.fat * (1 + np.float32(0.35) * grain), t.fat * (0.9 + 0.06 * grain))
-        wall = t.myocardium * (1 + np.float32(0.05) * grain)
+        pad = ellipsoid(local, (24.0, 22.0, 0.9 * s.apex), (26.0, 20.0, 18.0))
+        hull = blend(hull, pad + 8 - np.float32(1.5 * s.fat), 14.0)
+        lumps = self.texture(points, 22.0, (50.0, 11.0, 29.0))
+        padded = hull - np.float32(s.fat) * (1 + np.float32(0.7) * lumps) - 0.8
+        canvas.paint(padded - 1.2, t.muscle)
+        canvas.paint(padded, np.float32(t.fat) * (np.float32(0.9) + np.float32(0.06) * grain))
+        wall: Floats = np.float32(t.myocardium) * (1 + np.float32(0.05) * grain)
         canvas.paint(veins - 1.0, wall)
         canvas.paint(veins, blood * np.float32(0.9 * t.right_blood))
         canvas.paint(np.minimum(left_atrium, right_atrium) - 2.2, wall)
@@ -326,7 +330,8 @@ class _Moment:
         smooth = ellipsoid(p, (0.0, 0.0, self.lv.centre), (radius, radius, half)) - self._bulge(p)
         base = self.lv.base - p[2]
         canvas.paint(np.maximum(smooth, base), blood, LV)
-        rough = smooth + np.float32(self.shape.trabeculae) * (1 + grain)
+        depth = np.float32(self.shape.trabeculae) * (np.float32(0.5) + p[2] / np.float32(0.8 * self.shape.apex))
+        rough = smooth + np.maximum(depth, 0) * (1 + grain)
         canvas.paint(np.maximum(np.maximum(-rough, smooth), base + 8), wall)
         papillary = np.maximum(self._papillary(p), smooth)
         canvas.paint(papillary, wall)
@@ -390,11 +395,11 @@ class _Moment:
         fill = 0.88 + 0.14 * c
         left, right = (scale * fill for scale in s.atria)
         low = self.lv.base
-        first = ellipsoid(p, (-4.0, 6.0, low - 22 * left), np.array([30.0, 29, 24]) * left)
+        first = ellipsoid(p, (-4.0, 6.0, low - 24 * left), np.array([33.0, 32, 27]) * left)
         ear = ellipsoid(p, (-25.0, -17.0, low - 10), np.array([10.0, 14, 8]) * left)
         first = np.maximum(blend(first, ear, 8.0), p[2] - low + 0.5)
         middle = 0.72 * self.lv.outer[0] + 16
-        second = ellipsoid(p, (middle + 4, 9.0, 1.15 * low - 22 * right), np.array([26.0, 30, 25]) * right)
+        second = ellipsoid(p, (middle + 4, 9.0, 1.15 * low - 24 * right), np.array([29.0, 33, 28]) * right)
         # The tricuspid plane is that of the right ventricle.
         valve = 1.15 * low - 3.0 + np.float32(0.12) * (p[0] - np.float32(0.72 * self.lv.outer[0]))
         second = np.maximum(np.maximum(second, p[2] - valve + 0.8), 2.5 - first)
@@ -451,4 +456,9 @@ class _Moment:
 
 def draw_body(rng: np.random.Generator) -> HeartBody:
     """Draws one subject with heart, chest and contrast."""
-    return HeartBody(draw_heart(rng), draw_chest(rng), Texture(rng))
+    inner = (float(rng.uniform(120, 145)), float(rng.uniform(84, 102)))
+    shape = draw_heart(rng, inner[1])
+    # The inferior wall of the right ventricle and the apex rest on the diaphragm.
+    edge = shape.to_patient([(0.8 * shape.radius, shape.radius + shape.wall, 0.5 * shape.length)])[0]
+    chest = draw_chest(rng, inner, (float(edge[0]), float(edge[1]), float(edge[2] + rng.uniform(-8, 2))))
+    return HeartBody(shape, chest, Texture(rng))

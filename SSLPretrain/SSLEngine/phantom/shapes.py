@@ -6,6 +6,7 @@ A distance is negative inside, in mm near the surface (first order), and only or
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,8 @@ from scipy import ndimage
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.uint8]
+#: What arithmetic with plain numbers is taken for by a type checker; the values stay float32.
+AnyFloats = npt.NDArray[np.floating[Any]]
 
 
 def ellipsoid(points: Floats, centre: npt.ArrayLike, radii: npt.ArrayLike) -> Floats:
@@ -116,7 +119,7 @@ class Canvas:
         self.label = label
         self.edge_mm = np.float32(edge_mm)
 
-    def paint(self, distance: Floats, value: Floats | float, label: int | None = None) -> None:
+    def paint(self, distance: AnyFloats, value: AnyFloats | float, label: int | None = None) -> None:
         """Lays a body over what is there.
 
         Args:

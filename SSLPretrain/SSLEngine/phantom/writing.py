@@ -14,6 +14,8 @@ from ..geometry import Plane
 from ..studies.study import Study
 from ..studies.study import StudyError
 from ..studies.study import View
+from .writing_dicom import series_name
+from .writing_dicom import write_series
 
 FORMATS = ("nifti", "dicom")
 
@@ -27,7 +29,7 @@ def write_study(study: Study, folder: Path, fmt: str = "nifti") -> Path:
         study: Its views must be volumes (see :attr:`View.regular`).
         folder: The study's folder.
         fmt: ``nifti``: one 4D file a view (3D for a single phase). ``dicom``: all series mixed in one folder.
-            Labels are ``<view>_seg.nii.gz`` in both.
+            Labels are ``<view>_seg.nii.gz`` or ``<series>_seg.nii.gz``.
 
     Returns:
         The folder.
@@ -56,14 +58,15 @@ def write_study(study: Study, folder: Path, fmt: str = "nifti") -> Path:
 
 def _write_into(study: Study, folder: Path, fmt: str) -> None:
     if fmt == "dicom":
-        from .writing_dicom import write_series
-
         write_series(study, folder)
     for view in study.views:
+        name = view.name
         if fmt == "nifti":
-            _write_volume(view.planes, _stack(view, labels=False), folder / f"{view.name}.nii.gz")
+            _write_volume(view.planes, _stack(view, labels=False), folder / f"{name}.nii.gz")
+        else:
+            name = series_name(view)
         if view.labelled:
-            _write_volume(view.planes, _stack(view, labels=True), folder / f"{view.name}_seg.nii.gz")
+            _write_volume(view.planes, _stack(view, labels=True), folder / f"{name}_seg.nii.gz")
     facts = {
         "organ": study.organ,
         "group": study.group,
@@ -89,7 +92,7 @@ def slice_step(planes: list[Plane]) -> tuple[npt.NDArray[np.float64], float]:
 
 def _write_volume(planes: list[Plane], pixels: npt.NDArray[np.int16], path: Path) -> None:
     """Writes ``(phases, slices, rows, columns)`` on the grid of regular planes; one phase gives a 3D file."""
-    import SimpleITK as sitk  # noqa: N813
+    import SimpleITK as sitk
 
     first = planes[0]
     direction, step = slice_step(planes)
