@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -117,8 +118,10 @@ def _parts(root: Path, files: Sequence[Path], exams: Sequence[Sequence[Any]]) ->
     for exam in exams:
         folder = _common_folder(root, exam, exams)
         inside = [f for f in by_folder if f == folder]
-        parts.append((_name(root, folder, exam), folder, exam, by_folder.pop(inside[0]) if inside else []))
-    parts += [(_name(root, folder, ()), folder, (), volumes) for folder, volumes in by_folder.items()]
+        parts.append(
+            (_name(root, folder, exam, len(exams) > 1), folder, exam, by_folder.pop(inside[0]) if inside else [])
+        )
+    parts += [(_name(root, folder, (), False), folder, (), volumes) for folder, volumes in by_folder.items()]
     return sorted(_distinct(parts), key=lambda part: part[0])
 
 
@@ -135,11 +138,11 @@ def _common_folder(root: Path, exam: Sequence[Any], exams: Sequence[Sequence[Any
     return root if root.is_file() or (len(exams) == 1 and (root / OVERRIDES_FILE).is_file()) else folder
 
 
-def _name(root: Path, folder: Path, exam: Sequence[Any]) -> str:
+def _name(root: Path, folder: Path, exam: Sequence[Any], several: bool) -> str:
     if root.is_file():
         return stem(root)
     if folder == root:
-        return exam[0].who if exam else root.resolve().name
+        return exam[0].who if exam and several else root.resolve().name
     return "_".join(folder.relative_to(root).parts)
 
 
@@ -147,9 +150,9 @@ def _distinct(parts: Sequence[_Part]) -> list[_Part]:
     """Names that occur twice get a number."""
     seen: dict[str, int] = {}
     found: list[_Part] = []
-    for name, *rest in parts:
+    for name, folder, exam, volumes in parts:
         seen[name] = seen.get(name, 0) + 1
-        found.append((name if seen[name] == 1 else f"{name}-{seen[name]}", rest[0], rest[1], rest[2]))
+        found.append((name if seen[name] == 1 else f"{name}-{seen[name]}", folder, exam, volumes))
     return found
 
 
@@ -270,7 +273,7 @@ def split_subjects(
     order = subject_order(studies, seed)
     counts = _counts(wanted, len(order))
     edges = np.cumsum([0, *counts])
-    chosen = [set(order[a:b]) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    chosen = [set(order[a:b]) for a, b in itertools.pairwise(edges)]
     ordered = sorted(studies, key=lambda s: (order.index(s.subject), s.name))
     return [[s for s in ordered if s.subject in part] for part in chosen]
 

@@ -133,7 +133,7 @@ def _angle_deg(a: Array, b: Array) -> float:
 
 
 def _short_axis_views(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The views that lie across the long axis: the direction that fits the usual axis, the slices and the other views."""
+    """The views across the long axis: the direction that fits the usual axis, the slices and the other views."""
     eligible = [c for c in candidates if _angle_deg(c.normal, USUAL_AXIS) < MAX_AXIS_ANGLE_DEG and not c.scout]
     groups = [[c for c in candidates if _angle_deg(c.normal, e.normal) < SAME_DIRECTION_DEG] for e in eligible]
     costs = [_direction_cost(e, group, candidates) for e, group in zip(eligible, groups, strict=True)]
@@ -199,13 +199,13 @@ def _frame(axis: Array) -> tuple[Array, Array]:
 
 def _possible_centres(views: Sequence[Candidate], axis: Array, start: Array) -> Array:
     """Where two planes cross at the height of ``start`` along the axis, and ``start`` itself, ``(n, 3)``."""
-    found = [start]
+    found: list[Array] = [start]
     for one, two in itertools.combinations([p for v in views for p in v.planes[:: max(1, len(v.planes) // 3)]], 2):
         matrix = np.stack([one.normal, two.normal, axis])
         if abs(np.linalg.det(matrix)) > 0.3:
             point = np.linalg.solve(matrix, [one.normal @ one.origin, two.normal @ two.origin, axis @ start])
             if np.linalg.norm(point - start) < 4 * CENTRE_SPREAD_MM:
-                found.append(point)
+                found.append(np.asarray(point))
     return np.array(found)
 
 

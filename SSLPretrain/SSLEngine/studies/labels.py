@@ -1,7 +1,7 @@
 """Labels that lie beside the images: ``<name>_seg.<ext>``, or Slicer's ``<name>.seg.nrrd`` with segment names.
 
-A label map is brought to the grid of its image. Where Slicer cropped it, or it was drawn on another grid, it is resampled
-by nearest neighbour in patient space.
+A label map is brought to the slices of its image: where Slicer cropped it, or it was drawn on another grid, by nearest
+neighbour in patient space.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ Headers are read first; pixels when they are asked for.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -263,29 +264,43 @@ def view_of_volume(header: VolumeHeader) -> View:
     )
 
 
-def itk_image(array: npt.NDArray[Any], planes: list[Plane]) -> sitk.Image:
+def itk_image(array: npt.NDArray[Any], planes: Sequence[Plane]) -> sitk.Image:
     """A volume ``(slices, rows, columns)`` on regular planes as an ITK image (LPS).
 
     Raises:
         StudyError: The planes do not form a volume.
     """
     first = planes[0]
-    step = (planes[-1].origin - first.origin) / max(1, len(planes) - 1)
-    length = float(np.linalg.norm(step)) or first.thickness or 1.0
-    third = step / length if len(planes) > 1 else first.normal
-    for k, plane in enumerate(planes):
-        if plane.size != first.size or np.abs(plane.origin - first.origin - k * step).max() > 0.01:
-            msg = "The slices are shifted, tilted or unevenly spaced, so they cannot be written as one volume."
-            raise StudyError(msg)
+    origin, third, length = _grid_of_planes(planes)
     image = sitk.GetImageFromArray(array)
     image.SetSpacing((*first.spacing, length))
-    image.SetOrigin(first.origin.tolist())
-    try:
-        image.SetDirection(np.column_stack([first.x_direction, first.y_direction, third]).ravel().tolist())
-    except RuntimeError as error:
-        msg = "The directions of the slices do not span a volume."
-        raise StudyError(msg) from error
+    image.SetOrigin(origin.tolist())
+    image.SetDirection(np.column_stack([first.x_direction, first.y_direction, third]).ravel().tolist())
     return image
+
+
+def _grid_of_planes(planes: Sequence[Plane]) -> tuple[Array, Array, float]:
+    """Origin, slice direction and slice step of the grid that fits evenly spaced planes best.
+
+    The slice direction is exactly perpendicular, because a NIfTI quaternion holds nothing else; what DICOM's rounded
+    decimals leave over is spread over all slices.
+
+    Raises:
+        StudyError: The planes lie more than 0.01 mm from any such grid.
+    """
+    first = planes[0]
+    origins = np.array([p.origin for p in planes])
+    index = np.arange(len(planes)) - (len(planes) - 1) / 2
+    step = index @ origins / max(float(index @ index), 1e-12)
+    length = float(step @ first.normal) if len(planes) > 1 else first.thickness or 1.0
+    third, length = (first.normal, length) if length > 0 else (-first.normal, -length)
+    start = origins.mean(axis=0) - (len(planes) - 1) / 2 * length * third
+    gaps = origins - start - np.arange(len(planes))[:, None] * length * third
+    turned = [np.abs(np.stack([p.x_direction - first.x_direction, p.y_direction - first.y_direction])) for p in planes]
+    if any(p.size != first.size for p in planes) or np.abs(gaps).max() > 0.01 or np.max(turned) > 1e-4:
+        msg = "The slices are shifted, tilted or unevenly spaced, so they cannot be written as one volume."
+        raise StudyError(msg)
+    return start, third, length
 
 
 def write_view(view: View, path: Path, phase: int | None = None) -> None:
