@@ -45,15 +45,15 @@ def draw_tissues(rng: np.random.Generator) -> Tissues:
     return Tissues(
         myocardium=myocardium,
         fat=phase * float(rng.uniform(0.75, 1.35)),
-        lung=float(rng.uniform(0.02, 0.07)),
+        lung=float(rng.uniform(0.03, 0.12)),
         liver=float(myocardium * rng.uniform(0.75, 1.35)),
         spleen=float(rng.uniform(0.3, 0.6)),
         stomach=float(rng.uniform(0.08, 0.7)),
         muscle=float(myocardium * rng.uniform(0.55, 0.95)),
         marrow=float(rng.uniform(0.12, 0.35)),
-        right_blood=float(rng.uniform(0.8, 1.05)),
+        right_blood=float(rng.uniform(0.72, 1.02)),
         aortic_blood=float(rng.uniform(0.8, 1.1)),
-        flow=float(rng.uniform(0.03, 0.1)),
+        flow=float(rng.uniform(0.03, 0.12)),
     )
 
 
@@ -152,9 +152,16 @@ class Chest:
         reach = np.float32(0.09) + np.float32(0.22) * np.exp(-hilum / 40)
         lung = tissues.lung * (1 + 0.35 * rough[inside])
         part.paint(bound, np.where(web < reach, np.float32(0.5), lung))
+        # Oesophagus and fat tie the heart to the spine, fat to the sternum.
+        behind = ellipsoid(p[:2], (8.0, self.inner[1] - 48.0), (27.0, 30.0)) + 3 * first
+        before = ellipsoid(p[:2], (self.seat[0] - 20.0, -self.inner[1]), (42.0, 14.0)) + 4 * second
+        part.paint(np.minimum(behind, before), np.float32(tissues.fat) * (np.float32(0.75) + np.float32(0.12) * second))
+        part.paint(ellipsoid(p[:2], (9.0, self.inner[1] - 54.0), (9.0, 6.0)), tissues.muscle)
         below = np.maximum((p[2] - self.dome(p)) * np.float32(0.8), bound)
         part.paint(below, tissues.muscle)
-        bowel = np.where(first > 0.1, np.float32(tissues.stomach) * (1 + 0.3 * second), np.float32(tissues.fat * 0.85))
+        bowel = np.where(
+            first > -0.35, np.float32(tissues.stomach) * (1 + 0.3 * second), np.float32(tissues.fat * 0.85)
+        )
         part.paint(below + 2.5, bowel.astype(np.float32))
         liver = tissues.liver * (1 + 0.05 * rough[inside])
         reach_left = self.liver_edge + 60.0

@@ -86,7 +86,7 @@ def make_study(organ: str, seed: int, phases: int = 2) -> Study:
 def _make_heart(seed: int, phases: int) -> Study:
     rng = np.random.default_rng(np.random.SeedSequence([seed, 1]))
     body = draw_body(rng)
-    imaging = draw_imaging(rng, CHEST_COIL)
+    imaging = draw_imaging(rng, CHEST_COIL, body.middle)
     states = contractions(phases)
     beat = float(rng.uniform(700, 1100))
     times = (0.0, END_SYSTOLE * beat) if phases == 2 else tuple(beat * k / phases for k in range(phases))

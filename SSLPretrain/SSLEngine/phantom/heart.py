@@ -196,8 +196,8 @@ def draw_heart(rng: np.random.Generator, depth: float) -> HeartShape:
         root=(float(size * 18 * np.cos(direction)), float(size * 18 * np.sin(direction))),
         aorta=float(size * rng.normal(13.5, 1.2)),
         fat=float(rng.gamma(3, 0.9) + 0.8),
-        papillary=float(size * rng.uniform(3.2, 5.0)),
-        trabeculae=float(rng.uniform(0.4, 1.3)),
+        papillary=float(size * rng.uniform(3.8, 6.2)),
+        trabeculae=float(rng.uniform(0.6, 2.0)),
     )
 
 
@@ -218,7 +218,7 @@ class HeartBody:
         self.shape = shape
         self.chest = chest
         self._texture = texture
-        self._middle = shape.to_patient((12.0, 0.0, 18.0)).astype(np.float32)
+        self.middle = shape.to_patient((12.0, 0.0, 18.0)).astype(np.float32)
 
     def sample(self, points: Floats, phases: Sequence[float]) -> tuple[Floats, Labels]:
         """Signal and label at LPS points ``(3, n)``: both ``(phases, n)``."""
@@ -226,7 +226,7 @@ class HeartBody:
         self.chest.paint(canvas, points, self._texture)
         signal = np.repeat(canvas.signal[None], len(phases), axis=0)
         label = np.repeat(canvas.label[None], len(phases), axis=0)
-        away = points - self._middle[:, None]
+        away = points - self.middle[:, None]
         near = np.flatnonzero(np.einsum("in,in->n", away, away) < REACH_MM**2)
         if near.size:
             place = points[:, near]
@@ -276,7 +276,8 @@ class _Moment:
         s, t = self.shape, self.tissues
         grain = self.texture(points, 5.0)
         swirl = self.texture(points, 8.0, (9 + 5 * self.contraction, 3.0, 5.0))
-        blood = 1 + np.float32(t.flow) * swirl
+        stream = self.texture(points, 24.0, (20.0, 3 + 5 * self.contraction, 33.0))
+        blood: Floats = 1 + np.float32(t.flow) * (swirl + np.float32(1.2) * stream + np.float32(0.5) * grain)
         epicardium = self._epicardium(local)
         right = self._right_ventricle(local)
         left_atrium, right_atrium = self._atria(local)
@@ -291,7 +292,7 @@ class _Moment:
         padded = hull - np.float32(s.fat) * (1 + np.float32(0.7) * lumps) - 0.8
         canvas.paint(padded - 1.2, t.muscle)
         canvas.paint(padded, np.float32(t.fat) * (np.float32(0.9) + np.float32(0.06) * grain))
-        wall: Floats = np.float32(t.myocardium) * (1 + np.float32(0.05) * grain)
+        wall: Floats = np.float32(t.myocardium) * (1 + np.float32(0.09) * grain + np.float32(0.06) * swirl)
         canvas.paint(veins - 1.0, wall)
         canvas.paint(veins, blood * np.float32(0.9 * t.right_blood))
         canvas.paint(np.minimum(left_atrium, right_atrium) - 2.2, wall)
@@ -456,7 +457,7 @@ class _Moment:
 
 def draw_body(rng: np.random.Generator) -> HeartBody:
     """Draws one subject with heart, chest and contrast."""
-    inner = (float(rng.uniform(120, 145)), float(rng.uniform(84, 102)))
+    inner = (float(rng.uniform(120, 145)), float(rng.uniform(74, 93)))
     shape = draw_heart(rng, inner[1])
     # The inferior wall of the right ventricle and the apex rest on the diaphragm.
     edge = shape.to_patient([(0.8 * shape.radius, shape.radius + shape.wall, 0.5 * shape.length)])[0]

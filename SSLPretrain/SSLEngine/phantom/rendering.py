@@ -46,8 +46,9 @@ class Imaging:
     Attributes:
         coils: Centres of the receive coil's elements, LPS mm, ``(k, 3)``.
         coil_reach: Distance in mm at which an element has lost half its sensitivity.
+        reference: Where the coil's profile is 1, LPS mm, ``(3,)``.
         shading: What is left of the coil's profile after the scanner's correction, 0 (none) to 1 (all).
-        noise: Standard deviation of the noise relative to the signal of blood, where shading is 1.
+        noise: Standard deviation of the noise relative to the signal of blood, at the reference point.
         sharpness: Standard deviation of the point spread in mm.
         gain: Grey value of a signal of 1.
         maximum: Largest grey value that is written.
@@ -57,6 +58,7 @@ class Imaging:
 
     coils: Floats
     coil_reach: float
+    reference: Floats
     shading: float
     noise: float
     sharpness: float
@@ -66,14 +68,15 @@ class Imaging:
     round_field: bool = False
 
 
-def draw_imaging(rng: np.random.Generator, coils: Floats) -> Imaging:
+def draw_imaging(rng: np.random.Generator, coils: Floats, reference: Floats) -> Imaging:
     """Draws a scanner: field strength, coil, reconstruction and grey scale vary from study to study."""
     return Imaging(
         coils=coils + rng.normal(0, 15, coils.shape).astype(np.float32),
-        coil_reach=float(rng.uniform(110, 190)),
-        shading=float(rng.uniform(0.15, 0.75)),
-        noise=float(np.exp(rng.uniform(np.log(0.008), np.log(0.035)))),
-        sharpness=float(rng.uniform(0.65, 1.05)),
+        coil_reach=float(rng.uniform(80, 150)),
+        reference=reference + rng.normal(0, 25, 3).astype(np.float32),
+        shading=float(rng.uniform(0.2, 1.0)),
+        noise=float(np.exp(rng.uniform(np.log(0.01), np.log(0.045)))),
+        sharpness=float(rng.uniform(0.75, 1.2)),
         gain=float(np.exp(rng.uniform(np.log(110), np.log(900)))),
         maximum=4095,
         round_field=bool(rng.random() < 0.3),
@@ -101,13 +104,14 @@ def plane_points(plane: Plane, offset_mm: float, shift: npt.ArrayLike) -> Floats
 
 
 def coil_profile(points: Floats, imaging: Imaging) -> Floats:
-    """Receive sensitivity at points ``(3, n)``: root of the sum of squares over the elements."""
-    total = np.zeros(points.shape[1], dtype=np.float32)
+    """Receive sensitivity at points ``(3, n)``: root of the sum of squares over the elements, 1 at the reference."""
+    total = np.zeros(points.shape[1] + 1, dtype=np.float32)
+    everywhere = np.concatenate([points, imaging.reference[:, None]], axis=1)
     for centre in imaging.coils:
-        away = points - centre[:, None]
+        away = everywhere - centre[:, None]
         squared = np.einsum("in,in->n", away, away) / np.float32(imaging.coil_reach**2)
         total += (1 + squared) ** -2
-    return total ** np.float32(0.5 * imaging.shading)
+    return (total[:-1] / total[-1]) ** np.float32(0.5 * imaging.shading)
 
 
 def render(
