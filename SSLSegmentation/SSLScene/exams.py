@@ -1,0 +1,389 @@
+"""A study into the scene, and volumes of the scene back into a study.
+
+A view whose planes form a volume becomes one scalar volume with its true geometry; any other becomes one volume a
+plane in a folder, because one IJKToRAS cannot hold shifted or tilted slices. A cine becomes a sequence with a
+browser, and the volume is the browser's proxy.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import vtk
+from vtkmodules.util.numpy_support import numpy_to_vtk
+from vtkmodules.util.numpy_support import vtk_to_numpy
+
+from SSLEngine.geometry import Plane
+from SSLEngine.geometry import planes_of_affine
+from SSLEngine.studies.study import ROLES
+from SSLEngine.studies.study import UNKNOWN
+from SSLEngine.studies.study import Study
+from SSLEngine.studies.study import View
+
+from . import coordinates
+from . import roles
+from . import undo
+from .host import SceneError
+from .host import new_node
+from .host import sequences_logic
+from .host import subject_hierarchy
+
+ROLE = "SSLSegmentation.Role"
+VIEW = "SSLSegmentation.View"
+SOURCE = "SSLSegmentation.Source"
+SLICE = "SSLSegmentation.Slice"
+
+#: ``progress(done, total, message)``, as the engine's readers call it.
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass
+class SceneView:
+    """One view of an exam and the nodes that show it.
+
+    Attributes:
+        view: Planes, role and pixels.
+        volumes: One scalar volume, or one a plane where the planes form no volume.
+        browser: The sequence browser of a cine, else None.
+        item: Subject hierarchy item that holds the view's nodes.
+    """
+
+    view: View
+    volumes: list[Any]
+    browser: Any | None = None
+    item: int = 0
+
+    @property
+    def volume(self) -> Any:
+        """The volume of a regular view, or of the middle plane of an irregular one."""
+        return self.volumes[len(self.volumes) // 2]
+
+    def volume_of_slice(self, index: int) -> Any:
+        """The volume that holds a slice."""
+        return self.volumes[0] if len(self.volumes) == 1 else self.volumes[index]
+
+
+@dataclass
+class SceneExam:
+    """A study in the scene.
+
+    Attributes:
+        study: The study.
+        views: Its views, in the order of display.
+        token: Owner of everything that was added; see :func:`SSLScene.undo.remove_all`.
+        item: The study's item in the subject hierarchy.
+    """
+
+    study: Study
+    views: list[SceneView] = field(default_factory=list)
+    token: str = undo.DEFAULT_TOKEN
+    item: int = 0
+
+    def first(self, role: str) -> SceneView | None:
+        """The first view with a role, or None."""
+        return next((v for v in self.views if v.view.role == role), None)
+
+
+def load_study(
+    scene: Any, study: Study, token: str = undo.DEFAULT_TOKEN, progress: Progress | None = None
+) -> SceneExam:
+    """Puts a study's views into the scene, under a patient and a study of the subject hierarchy.
+
+    Args:
+        scene: The MRML scene.
+        study: From :func:`SSLEngine.studies.read_study`.
+        token: Owner under which everything is added.
+        progress: Called after each view.
+
+    Raises:
+        StudyError: Pixels cannot be read.
+    """
+    exam = SceneExam(study, token=token)
+    with undo.owned(scene, token):
+        exam.item = _study_item(scene, study, token)
+        views = sorted(study.views, key=lambda v: roles.rank(v.role))
+        for number, view in enumerate(views):
+            exam.views.append(_add_view(scene, view, exam.item, token))
+            if progress is not None:
+                progress(number + 1, len(views), view.name)
+    return exam
+
+
+def _study_item(scene: Any, study: Study, token: str) -> int:
+    hierarchy = subject_hierarchy(scene)
+    patient = hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), study.subject or study.name)
+    item: int = hierarchy.CreateStudyItem(undo.own_item(scene, patient, token), study.name)
+    return undo.own_item(scene, item, token)
+
+
+def _add_view(scene: Any, view: View, parent: int, token: str) -> SceneView:
+    if view.regular:
+        volume = _volume(scene, view, _title(view), slice(None))
+        browser = _cine(scene, view, [volume], [slice(None)]) if view.phases > 1 else None
+        return SceneView(view, [volume], browser, put_under(scene, volume, parent))
+    folder = undo.own_item(scene, subject_hierarchy(scene).CreateFolderItem(parent, _title(view)), token)
+    parts = [slice(k, k + 1) for k in range(len(view.planes))]
+    volumes = [_volume(scene, view, f"{_title(view)} slice {part.start + 1}", part) for part in parts]
+    for volume in volumes:
+        put_under(scene, volume, folder)
+    browser = _cine(scene, view, volumes, parts) if view.phases > 1 else None
+    return SceneView(view, volumes, browser, folder)
+
+
+def _title(view: View) -> str:
+    name = roles.label(view.role)
+    return view.name if view.role == UNKNOWN or view.name.lower() == view.role else f"{name}: {view.name}"
+
+
+def put_under(scene: Any, node: Any, parent: int) -> int:
+    """Moves a node's subject hierarchy item under another, making it where the application has not; returns it."""
+    hierarchy = subject_hierarchy(scene)
+    item: int = hierarchy.GetItemByDataNode(node)
+    if not item:
+        return int(hierarchy.CreateItem(parent, node))
+    hierarchy.SetItemParent(item, parent)
+    return item
+
+
+def _volume(scene: Any, view: View, name: str, part: slice) -> Any:
+    planes = view.planes[part]
+    node = volume_node(scene, name, view.pixels(0)[part], planes)
+    node.SetAttribute(ROLE, view.role)
+    node.SetAttribute(VIEW, view.name)
+    node.SetAttribute(SOURCE, str(view.source))
+    if part.start is not None:
+        node.SetAttribute(SLICE, str(part.start))
+    return node
+
+
+def volume_node(
+    scene: Any,
+    name: str,
+    array: npt.NDArray[Any],
+    planes: Sequence[Plane],
+    class_name: str = "vtkMRMLScalarVolumeNode",
+) -> Any:
+    """Adds an array ``(slices, rows, columns)`` on planes that form a volume, as a volume node with display."""
+    node = new_node(scene, class_name, name)
+    node.SetIJKToRASMatrix(coordinates.vtk_matrix(coordinates.ijk_to_ras(planes)))
+    node.SetAndObserveImageData(image_data(array))
+    node.CreateDefaultDisplayNodes()
+    return node
+
+
+def image_data(array: npt.NDArray[Any]) -> Any:
+    """An array ``(slices, rows, columns)`` as vtkImageData; whole float numbers become 16 bit, as scanners store."""
+    if array.dtype.kind == "f" and array.size and np.abs(array).max() < 2**15 and (array == np.rint(array)).all():
+        array = array.astype(np.int16)
+    slices, rows, columns = array.shape
+    image = vtk.vtkImageData()
+    image.SetDimensions(columns, rows, slices)
+    image.GetPointData().SetScalars(numpy_to_vtk(np.ascontiguousarray(array).ravel(), deep=True))
+    return image
+
+
+def array_of(node: Any) -> npt.NDArray[Any]:
+    """The voxels of a volume node ``(slices, rows, columns)``, the node's own memory.
+
+    Raises:
+        SceneError: The node holds no image.
+    """
+    image = node.GetImageData()
+    if image is None or image.GetPointData().GetScalars() is None:
+        msg = f"The volume '{node.GetName()}' holds no image: load it again or choose another."
+        raise SceneError(msg)
+    columns, rows, slices = image.GetDimensions()
+    values: npt.NDArray[Any] = vtk_to_numpy(image.GetPointData().GetScalars())
+    return values.reshape(slices, rows, columns, -1)[..., 0]
+
+
+def _cine(scene: Any, view: View, volumes: Sequence[Any], parts: Sequence[slice]) -> Any:
+    """Stores all phases in sequences and makes the volumes their proxies, in step by one browser."""
+    sequences_logic(scene)
+    browser = new_node(scene, "vtkMRMLSequenceBrowserNode", f"{_title(view)} cine")
+    timed = len(view.trigger_times) == view.phases
+    sequences = [new_node(scene, "vtkMRMLSequenceNode", f"{v.GetName()} frames") for v in volumes]
+    for sequence in sequences:
+        sequence.SetIndexName("time" if timed else "phase")
+        sequence.SetIndexUnit("ms" if timed else "")
+    for phase in range(view.phases):
+        pixels = view.pixels(phase)
+        index = f"{view.trigger_times[phase]:g}" if timed else str(phase)
+        for sequence, volume, part in zip(sequences, volumes, parts, strict=True):
+            volume.SetAndObserveImageData(image_data(pixels[part]))
+            sequence.SetDataNodeAtValue(volume, index)
+    for sequence, volume in zip(sequences, volumes, strict=True):
+        # The volume itself becomes the proxy; without this the browser would make a copy.
+        browser.AddProxyNode(volume, sequence, False)
+    browser.SetSelectedItemNumber(0)
+    return browser
+
+
+# ---------------------------------------------------------------------------------------------
+# Back from the scene
+
+
+def planes_of_node(node: Any) -> list[Plane]:
+    """The planes of a volume node where it lies in the world, one for each index of its third axis.
+
+    A linear parent transform is honoured.
+
+    Raises:
+        SceneError: The node holds no image, or its transform bends it.
+        GeometryError: The transform shears the image.
+    """
+    size = array_of(node).shape[::-1]
+    matrix = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(matrix)
+    return planes_of_affine(world_matrix(node) @ coordinates.array_of(matrix), size)
+
+
+def world_matrix(node: Any) -> npt.NDArray[np.float64]:
+    """The node's parent transform to the world, RAS ``(4, 4)``.
+
+    Raises:
+        SceneError: It is not linear.
+    """
+    parent = node.GetParentTransformNode()
+    if parent is None:
+        return np.eye(4)
+    if not parent.IsTransformToWorldLinear():
+        msg = (
+            f"'{node.GetName()}' lies under the non-linear transform '{parent.GetName()}', so its slices are no planes:"
+            " harden the transform (Data module, right-click on the node's transform) or remove it, and try again."
+        )
+        raise SceneError(msg)
+    matrix = vtk.vtkMatrix4x4()
+    parent.GetMatrixTransformToWorld(matrix)
+    return coordinates.array_of(matrix)
+
+
+def view_of_node(scene: Any, node: Any, role: str | None = None) -> View:
+    """A volume of the scene as a view of the engine; a proxy of a sequence gives all its phases.
+
+    Args:
+        scene: The MRML scene.
+        node: A scalar volume.
+        role: The view's role; what the node says of itself where None.
+
+    Raises:
+        SceneError: The node cannot be used; see :func:`planes_of_node`.
+    """
+    sequence = sequence_of(scene, node)
+    phases = sequence.GetNumberOfDataNodes() if sequence is not None else 1
+
+    def read(phase: int) -> npt.NDArray[np.float32]:
+        source = node if sequence is None else sequence.GetNthDataNode(phase)
+        return array_of(source).astype(np.float32)
+
+    known = role or node.GetAttribute(ROLE) or UNKNOWN
+    return View(
+        name=node.GetName(),
+        source=Path(node.GetAttribute(SOURCE) or node.GetName()),
+        planes=planes_of_node(node),
+        phases=phases,
+        read_pixels=read,
+        role=known if known in ROLES else UNKNOWN,
+        reason="chosen in the scene" if role else "",
+        trigger_times=_times(sequence),
+    )
+
+
+def _times(sequence: Any | None) -> tuple[float, ...]:
+    if sequence is None or sequence.GetIndexUnit() not in ("ms", "s"):
+        return ()
+    scale = 1000.0 if sequence.GetIndexUnit() == "s" else 1.0
+    try:
+        return tuple(scale * float(sequence.GetNthIndexValue(k)) for k in range(sequence.GetNumberOfDataNodes()))
+    except ValueError:
+        return ()
+
+
+def browser_of(scene: Any, node: Any) -> Any | None:
+    """The sequence browser whose proxy a node is, or None."""
+    return sequences_logic(scene).GetFirstBrowserNodeForProxyNode(node)
+
+
+def sequence_of(scene: Any, node: Any) -> Any | None:
+    """The sequence whose proxy a node is, or None."""
+    browser = browser_of(scene, node)
+    return None if browser is None else browser.GetSequenceNode(node)
+
+
+def exam_of_scene(
+    scene: Any, chosen: Mapping[str, str] | Sequence[Any], name: str = "scene", token: str = undo.DEFAULT_TOKEN
+) -> SceneExam:
+    """An exam of volumes that lie in the scene already. Nothing is added or changed.
+
+    Args:
+        scene: The MRML scene.
+        chosen: Volume nodes, or roles by node ID.
+        name: The study's name.
+        token: Owner of what is shown of the exam later.
+
+    Raises:
+        SceneError: A node cannot be used.
+    """
+    given = dict(chosen) if isinstance(chosen, Mapping) else {node.GetID(): "" for node in chosen}
+    study = Study(name=name, path=Path(name), views=[], subject=name)
+    exam = SceneExam(study, token=token)
+    hierarchy = subject_hierarchy(scene)
+    for node_id, role in given.items():
+        node = scene.GetNodeByID(node_id)
+        if node is None:
+            msg = f"There is no volume {node_id} in the scene any more: choose another."
+            raise SceneError(msg)
+        view = view_of_node(scene, node, role or None)
+        exam.views.append(SceneView(view, [node], browser_of(scene, node), hierarchy.GetItemByDataNode(node)))
+    exam.views.sort(key=lambda v: roles.rank(v.view.role))
+    study.views = [v.view for v in exam.views]
+    return exam
+
+
+def write_study(exam: SceneExam, folder: Path) -> Path:
+    """Writes an exam of the scene as a study folder that the engine reads: one volume a view, roles in study.json.
+
+    Parent transforms are written into the geometry. The folder is made; files of the same name are replaced.
+
+    Raises:
+        StudyError: A file cannot be written.
+    """
+    from SSLEngine.studies import write_view
+
+    folder.mkdir(parents=True, exist_ok=True)
+    given = {}
+    for number, item in enumerate(exam.views):
+        for part, view in enumerate(_regular_parts(item.view)):
+            # Node names may hold anything; file names are made here and cannot leave the folder.
+            name = f"{number:02d}_{item.view.role}" + (f"_{part:03d}" if not item.view.regular else "")
+            write_view(view, folder / f"{name}.nii.gz")
+            given[name] = view.role
+    text = json.dumps({"roles": given, "subject": exam.study.subject or exam.study.name}, indent=1)
+    (folder / "study.json").write_text(text + "\n", encoding="utf-8")
+    return folder
+
+
+def _regular_parts(view: View) -> list[View]:
+    """The view itself if it is a volume, else one view a plane."""
+    if view.regular:
+        return [view]
+    return [
+        View(
+            name=f"{view.name}_{k}",
+            source=view.source,
+            planes=[plane],
+            phases=view.phases,
+            read_pixels=lambda phase, k=k: view.pixels(phase)[k : k + 1],  # type: ignore[misc]
+            role=view.role,
+        )
+        for k, plane in enumerate(view.planes)
+    ]

@@ -1,0 +1,177 @@
+"""Targets and maps as coloured layers on their host: lines, positions, place in the stack, anomalies.
+
+All functions take plain arrays on the view's own grid, so nothing here needs a network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import layouts
+from . import roles
+from . import undo
+from .exams import SceneExam
+from .exams import SceneView
+from .exams import put_under
+from .exams import volume_node
+from .host import new_node
+
+#: From low to high, readable on grey and for colour-blind eyes.
+SCALE: tuple[roles.Colour, ...] = (
+    (0.27, 0.00, 0.33),
+    (0.23, 0.32, 0.55),
+    (0.13, 0.57, 0.55),
+    (0.37, 0.79, 0.38),
+    (0.99, 0.91, 0.14),
+)
+#: One colour a class for class maps (positions), repeated where there are more classes.
+CLASSES: tuple[roles.Colour, ...] = (
+    (0.90, 0.62, 0.00),
+    (0.34, 0.71, 0.91),
+    (0.00, 0.62, 0.45),
+    (0.94, 0.89, 0.26),
+    (0.00, 0.45, 0.70),
+    (0.84, 0.37, 0.00),
+    (0.80, 0.47, 0.65),
+    (0.60, 0.60, 0.60),
+    (0.55, 0.34, 0.29),
+)
+#: A heatmap is transparent below this share of its range.
+HIDE_BELOW = 0.05
+
+
+def show_heatmap(
+    scene: Any, exam: SceneExam, item: SceneView, values: npt.NDArray[Any], name: str, colour: roles.Colour
+) -> list[Any]:
+    """Shows a map of values 0 to 1 (a line's heatmap, an anomaly map) in one colour, transparent where it is low.
+
+    Args:
+        scene: The MRML scene.
+        exam: The exam, owner of what is added.
+        item: The host.
+        values: ``(slices, rows, columns)`` on the host's grid.
+        name: Name of the overlay.
+        colour: RGB at the value 1.
+
+    Returns:
+        One scalar volume, or one a slice for a host that forms no volume.
+    """
+    return _show_scalars(scene, exam, item, values, name, ((0.0, 0.0, 0.0), colour), (0.0, 1.0), HIDE_BELOW)
+
+
+def show_place(scene: Any, exam: SceneExam, item: SceneView, places: Sequence[float], name: str = "Place") -> list[Any]:
+    """Shows one value a slice, 0 to 1 (the place in the stack), as a colour over the whole slice."""
+    _, rows, columns = item.view.shape
+    values = np.broadcast_to(np.asarray(places, np.float32)[:, None, None], (len(places), rows, columns))
+    return _show_scalars(scene, exam, item, values, name, SCALE, (0.0, 1.0), None)
+
+
+def show_classes(
+    scene: Any, exam: SceneExam, item: SceneView, values: npt.NDArray[Any], names: Sequence[str], name: str
+) -> list[Any]:
+    """Shows a class map (positions) as a label layer.
+
+    Args:
+        scene: The MRML scene.
+        exam: The exam, owner of what is added.
+        item: The host.
+        values: Whole numbers ``(slices, rows, columns)``; 0 is transparent.
+        names: Names of the values 1, 2, ...
+        name: Name of the overlay.
+
+    Returns:
+        One label map volume, or one a slice for a host that forms no volume.
+    """
+    with undo.owned(scene, exam.token):
+        table = _table(scene, f"{name} colours", [CLASSES[k % len(CLASSES)] for k in range(len(names))], names)
+        volumes = _volumes(scene, item, values.astype(np.int16), name, "vtkMRMLLabelMapVolumeNode", exam)
+        for volume in volumes:
+            volume.GetDisplayNode().SetAndObserveColorNodeID(table.GetID())
+    _put_on_top(scene, exam, item, volumes, labels=True)
+    return volumes
+
+
+def _show_scalars(
+    scene: Any,
+    exam: SceneExam,
+    item: SceneView,
+    values: npt.NDArray[Any],
+    name: str,
+    stops: Sequence[roles.Colour],
+    limits: tuple[float, float],
+    hide_below: float | None,
+) -> list[Any]:
+    with undo.owned(scene, exam.token):
+        table = _table(scene, f"{name} colours", _ramp(stops), None)
+        volumes = _volumes(scene, item, values.astype(np.float32), name, "vtkMRMLScalarVolumeNode", exam)
+        for volume in volumes:
+            display = volume.GetDisplayNode()
+            display.SetAndObserveColorNodeID(table.GetID())
+            display.AutoWindowLevelOff()
+            display.SetWindowLevelMinMax(*limits)
+            display.SetInterpolate(False)
+            if hide_below is not None:
+                display.AutoThresholdOff()
+                display.SetThreshold(hide_below, 1e30)
+                display.ApplyThresholdOn()
+    _put_on_top(scene, exam, item, volumes, labels=False)
+    return volumes
+
+
+def _volumes(
+    scene: Any, item: SceneView, values: npt.NDArray[Any], name: str, class_name: str, exam: SceneExam
+) -> list[Any]:
+    """The values as volumes on the host's grid, one for each of the host's volumes.
+
+    Raises:
+        ValueError: The values do not lie on the host's grid.
+    """
+    if values.shape != item.view.shape:
+        msg = f"The overlay '{name}' has shape {values.shape}, its host {item.view.name} has {item.view.shape}."
+        raise ValueError(msg)
+    whole = len(item.volumes) == 1
+    parts = [slice(None)] if whole else [slice(k, k + 1) for k in range(len(item.view.planes))]
+    found = [volume_node(scene, name, values[p], item.view.planes[p], class_name) for p in parts]
+    for volume in found:
+        put_under(scene, volume, exam.item) if exam.item else None
+    return found
+
+
+def _table(scene: Any, name: str, colours: Sequence[roles.Colour], names: Sequence[str] | None) -> Any:
+    """A colour table; with names, entry 0 is the transparent background."""
+    table = new_node(scene, "vtkMRMLColorTableNode", name)
+    table.SetTypeToUser()
+    table.SetHideFromEditors(names is None)
+    shift = 0 if names is None else 1
+    table.SetNumberOfColors(len(colours) + shift)
+    if names is not None:
+        table.SetColor(0, "background", 0.0, 0.0, 0.0, 0.0)
+    for k, colour in enumerate(colours):
+        table.SetColor(k + shift, names[k] if names is not None else f"{k}", *colour, 1.0)
+    return table
+
+
+def _ramp(stops: Sequence[roles.Colour]) -> list[roles.Colour]:
+    """256 colours between the stops."""
+    at = np.linspace(0, len(stops) - 1, 256)
+    columns = [np.interp(at, range(len(stops)), [s[c] for s in stops]) for c in range(3)]
+    return [(float(r), float(g), float(b)) for r, g, b in zip(*columns, strict=True)]
+
+
+def _put_on_top(scene: Any, exam: SceneExam, item: SceneView, volumes: Sequence[Any], *, labels: bool) -> None:
+    """Puts the overlay over its host in every slice view that shows the host."""
+    for host, overlay in zip(item.volumes, volumes, strict=True):
+        for composite in [n for n in undo.nodes(scene) if n.IsA("vtkMRMLSliceCompositeNode")]:
+            if composite.GetBackgroundVolumeID() != host.GetID():
+                continue
+            layouts.remember_view(scene, exam.token, composite.GetLayoutName())
+            if labels:
+                composite.SetLabelVolumeID(overlay.GetID())
+                composite.SetLabelOpacity(0.6)
+            else:
+                composite.SetForegroundVolumeID(overlay.GetID())
+                composite.SetForegroundOpacity(0.5)

@@ -1,0 +1,356 @@
+"""Pictures by Slicer's own slice and 3D views without a window or a display, and ``scene.mrb``.
+
+For tests and the demo only; it needs trame-slicer (``pip install "trame-slicer[standalone]"``). As a program it
+turns a study and its segmentations into a scene and pictures::
+
+    python -m SSLScene.pictures --study DIR --segmentation FILE.seg.nrrd --out DIR
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from ctypes.util import find_library
+from dataclasses import dataclass
+from dataclasses import field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Picture = npt.NDArray[np.uint8]
+
+#: Slicer's own background of the 3D view would be light; pictures are dark throughout, like the slice views.
+BACKGROUND_3D = ([24, 26, 32], [52, 58, 70])
+
+
+@dataclass
+class Studio:
+    """A Slicer without windows: a scene, its logics, and off-screen views.
+
+    Attributes:
+        app: trame-slicer's application object.
+        slice_views: Slice views made so far, by name.
+        space_view: The 3D view, made on demand.
+    """
+
+    app: Any
+    slice_views: dict[str, Any] = field(default_factory=dict)
+    space_view: Any = None
+
+    @classmethod
+    def open(cls) -> Studio:
+        """Starts an empty scene.
+
+        Raises:
+            ImportError: trame-slicer is not installed.
+        """
+        _choose_offscreen_window()
+        from trame_slicer.core import SlicerApp
+
+        return cls(SlicerApp())
+
+    @property
+    def scene(self) -> Any:
+        """The MRML scene."""
+        return self.app.scene
+
+    def slice_view(self, name: str, size: tuple[int, int] = (800, 800)) -> Any:
+        """A slice view of a name and a size in pixels, connected to the scene's slice node of that name."""
+        from trame_slicer.views import SliceView
+
+        if name not in self.slice_views:
+            self.slice_views[name] = SliceView(self.scene, self.app.app_logic, name)
+        view = self.slice_views[name]
+        view.render_window().SetSize(*size)
+        view.get_view_node().SetDimensions(*size, 1)
+        return view
+
+    def view_3d(self, size: tuple[int, int] = (1100, 900)) -> Any:
+        """The 3D view."""
+        from trame_slicer.views import ThreeDView
+
+        if self.space_view is None:
+            self.space_view = ThreeDView(self.scene, self.app.app_logic, "1")
+            self.space_view.set_background_gradient_color(*BACKGROUND_3D)
+            self.space_view.renderer().GradientBackgroundOn()
+            self.space_view.set_box_visible(False)
+        self.space_view.render_window().SetSize(*size)
+        return self.space_view
+
+
+def _choose_offscreen_window() -> None:
+    """Without a display VTK finds its off-screen window by itself but warns; naming it first keeps it quiet."""
+    if sys.platform == "linux" and not os.environ.get("DISPLAY") and find_library("EGL"):
+        os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
+
+
+def capture(view: Any) -> Picture:
+    """Renders a view and reads it back, ``(rows, columns, 3)``, first row at the top."""
+    import vtk
+    from vtkmodules.util.numpy_support import vtk_to_numpy
+
+    view.render()
+    grabber = vtk.vtkWindowToImageFilter()
+    grabber.SetInput(view.render_window())
+    grabber.SetInputBufferTypeToRGB()
+    grabber.ReadFrontBufferOff()
+    grabber.Update()
+    image = grabber.GetOutput()
+    columns, rows, _ = image.GetDimensions()
+    values = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(rows, columns, 3)
+    return np.ascontiguousarray(values[::-1])
+
+
+def write_png(picture: Picture, path: Path) -> None:
+    """Writes a picture ``(rows, columns, 3)``.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    import vtk
+
+    from .exams import image_data
+
+    image = image_data(picture[::-1, :, 0][None])
+    channels = np.ascontiguousarray(picture[::-1]).reshape(-1, 3)
+    from vtkmodules.util.numpy_support import numpy_to_vtk
+
+    image.GetPointData().SetScalars(numpy_to_vtk(channels, deep=True))
+    writer = vtk.vtkPNGWriter()
+    writer.SetInputData(image)
+    writer.SetFileName(str(path))
+    writer.Write()
+    if writer.GetErrorCode():
+        msg = f"{path} could not be written: check the folder and the space on the disk."
+        raise OSError(msg)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a legend."""
+
+    text: str
+    colour: tuple[float, float, float]
+
+
+def annotate(view: Any, title: str, entries: Sequence[Entry]) -> list[Any]:
+    """Writes a title and a legend onto a view; returns the props, for :func:`clear_annotation`."""
+    _, height = view.render_window().GetSize()
+    size = max(14, height // 42)
+    props = [_text(title, (0.95, 0.95, 0.95), (12, height - 12), size + 4, top=True)]
+    for k, entry in enumerate(reversed(entries)):
+        props.append(_text(f"■ {entry.text}", entry.colour, (12, 12 + k * round(1.5 * size)), size, top=False))
+    for prop in props:
+        view.first_renderer().AddViewProp(prop)
+    return props
+
+
+def clear_annotation(view: Any, props: Sequence[Any]) -> None:
+    """Takes a legend off again."""
+    for prop in props:
+        view.first_renderer().RemoveViewProp(prop)
+
+
+def _text(text: str, colour: Sequence[float], at: tuple[int, int], size: int, *, top: bool) -> Any:
+    import vtk
+
+    actor = vtk.vtkTextActor()
+    actor.SetInput(text)
+    actor.SetPosition(*at)
+    style = actor.GetTextProperty()
+    style.SetFontSize(size)
+    style.SetColor(*colour)
+    style.SetShadow(True)
+    style.SetBold(True)
+    style.SetVerticalJustificationToTop() if top else style.SetVerticalJustificationToBottom()
+    return actor
+
+
+# ---------------------------------------------------------------------------------------------
+# Scene file
+
+
+def save_scene(scene: Any, path: Path) -> None:
+    """Saves a scene with all its data as ``.mrb``, which 3D Slicer opens.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    path = path.resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    scene.SetRootDirectory(str(path.parent))
+    if not scene.WriteToMRB(str(path)) or not path.is_file():
+        msg = f"The scene could not be saved as {path}: check the folder and the space on the disk."
+        raise OSError(msg)
+
+
+def load_scene(studio: Studio, path: Path) -> None:
+    """Loads a ``.mrb`` or ``.mrml`` file into the studio's scene.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    if not studio.app.io_manager.load_scene(path):
+        msg = f"{path} is not a scene that Slicer can read."
+        raise OSError(msg)
+
+
+# ---------------------------------------------------------------------------------------------
+# The demo's pictures
+
+
+def make(study_path: Path, segmentations: Sequence[Path], out: Path) -> list[Path]:
+    """Shows a study and its segmentations as a user of Slicer would see them, and saves scene and pictures.
+
+    Args:
+        study_path: A study that the engine reads.
+        segmentations: ``.seg.nrrd`` files of its views.
+        out: Folder for ``scene.mrb``, ``slice_<role>.png`` and ``planes_3d.png``.
+
+    Returns:
+        The files written.
+
+    Raises:
+        StudyError: The study cannot be read.
+        SceneError: A segmentation cannot be read or belongs to no view.
+        OSError: A file cannot be written.
+    """
+    from SSLEngine.studies import read_study
+
+    from . import crossings
+    from . import exams
+    from . import layouts
+    from . import planes
+    from . import segments
+
+    studio = Studio.open()
+    exam = exams.load_study(studio.scene, read_study(study_path))
+    models = planes.show_planes(studio.scene, exam)
+    crossings.show_table(studio.scene, exam)
+    found = [segments.load_for_exam(studio.scene, exam, path) for path in segmentations]
+    for node in found:
+        segments.add_surface(node)
+    out.mkdir(parents=True, exist_ok=True)
+    for name in layouts.slice_view_names(layouts.main_views(exam)):
+        studio.slice_view(name)
+    placed = layouts.show_views(studio.scene, exam, layout=layouts.FOUR_UP)
+    written = [_slice_picture(studio, exam, name, item, models, found, out) for name, item in placed.items()]
+    written.append(_space_picture(studio, exam, placed, models, found, out / "planes_3d.png"))
+    save_scene(studio.scene, out / "scene.mrb")
+    return [*written, out / "scene.mrb"]
+
+
+def _slice_picture(
+    studio: Studio, exam: Any, name: str, item: Any, models: Sequence[Any], found: Sequence[Any], out: Path
+) -> Path:
+    from . import crossings
+    from . import layouts
+    from . import roles
+
+    point = crossings.meeting_point(exam)
+    index = crossings.nearest_slice(item.view, point)
+    view = studio.slice_view(name, picture_size(item.view.planes[index]))
+    layouts.look_at(view.get_view_node(), item.view.planes[index], point, zoom=1.5)
+    title = roles.label(item.view.role)
+    if len(item.view.planes) > 1:
+        title += f"   slice {index + 1} of {len(item.view.planes)}"
+    own = exam.views.index(item)
+    lines = [_entry(m) for k, m in enumerate(models) if k != own and m.GetDisplayNode().GetVisibility()]
+    props = annotate(view, title, [*lines, *_segment_entries(item, found)])
+    path = out / f"slice_{item.view.role}.png"
+    write_png(capture(view), path)
+    clear_annotation(view, props)
+    return path
+
+
+def picture_size(plane: Any, longest: int = 900) -> tuple[int, int]:
+    """Size in pixels of a picture with the shape of an image."""
+    width, height = plane.extent
+    scale = longest / max(width, height)
+    return round(scale * width), round(scale * height)
+
+
+def _entry(model: Any) -> Entry:
+    return Entry(model.GetName(), model.GetDisplayNode().GetColor())
+
+
+def _segment_entries(item: Any, found: Sequence[Any]) -> list[Entry]:
+    from .exams import VIEW
+
+    entries = {}
+    for node in found:
+        if node.GetAttribute(VIEW) != item.view.name:
+            continue
+        segmentation = node.GetSegmentation()
+        for k in range(segmentation.GetNumberOfSegments()):
+            segment = segmentation.GetNthSegment(k)
+            entries[segment.GetName()] = Entry(segment.GetName(), segment.GetColor())
+    return list(entries.values())
+
+
+def _space_picture(
+    studio: Studio, exam: Any, placed: dict[str, Any], models: Sequence[Any], found: Sequence[Any], path: Path
+) -> Path:
+    from . import crossings
+
+    for name in list(placed)[:3]:
+        studio.slice_views[name].get_view_node().SetSliceVisible(True)
+    view = studio.view_3d()
+    point = crossings.meeting_point(exam)
+    aim(view, point, [crossings.middle_plane(item.view).normal for item in placed.values()])
+    entries = [_entry(m) for m in models if m.GetDisplayNode().GetVisibility()]
+    props = annotate(view, exam.study.name, entries)
+    write_png(capture(view), path)
+    clear_annotation(view, props)
+    return path
+
+
+def aim(view: Any, point: npt.ArrayLike, normals: Sequence[npt.ArrayLike], width_mm: float = 330.0) -> None:
+    """Turns the 3D view so that it looks at no plane edge-on, from the front and above, at an LPS point.
+
+    Of 2,000 directions from the anterior side it takes the one with the largest smallest cosine to all normals.
+    """
+    from .coordinates import to_ras
+
+    candidates = np.random.default_rng(0).normal(size=(2000, 3))
+    candidates /= np.linalg.norm(candidates, axis=1, keepdims=True)
+    # RAS: anterior is +y, superior is +z.
+    candidates = candidates[(candidates[:, 1] > 0.35) & (candidates[:, 2] > 0.0)]
+    facing = np.abs(candidates @ np.stack([to_ras(n) for n in normals]).T).min(axis=1)
+    direction = candidates[int(np.argmax(facing))]
+    focus = to_ras(point)
+    camera = view.get_camera_node().GetCamera()
+    camera.SetFocalPoint(*focus)
+    camera.SetPosition(*(focus + 900.0 * direction))
+    camera.SetViewUp(0.0, 0.0, 1.0)
+    camera.SetParallelProjection(True)
+    camera.SetParallelScale(width_mm / 2)
+    view.first_renderer().ResetCameraClippingRange()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m SSLScene.pictures", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--study", type=Path, required=True, help="study folder or image file")
+    parser.add_argument("--segmentation", type=Path, action="append", default=[], help=".seg.nrrd; may be repeated")
+    parser.add_argument("--out", type=Path, required=True, help="folder for scene.mrb and the pictures")
+    given = parser.parse_args(arguments)
+    try:
+        for path in make(given.study, given.segmentation, given.out):
+            print(path)
+    except ImportError as error:
+        print(f'{error}: install it with pip install "trame-slicer[standalone]".', file=sys.stderr)
+        return 2
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

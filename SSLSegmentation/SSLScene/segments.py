@@ -1,0 +1,274 @@
+"""Label maps into segmentation nodes, and segments back into label maps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import slicer
+import vtk
+
+from SSLEngine.geometry import Plane
+from SSLEngine.structures import structure
+from SSLEngine.structures import terminology_entry
+
+from . import undo
+from .exams import ROLE
+from .exams import VIEW
+from .exams import SceneExam
+from .exams import SceneView
+from .exams import array_of
+from .exams import put_under
+from .exams import volume_node
+from .host import SceneError
+from .host import new_node
+from .host import segmentations_logic
+
+LabelMap = npt.NDArray[np.int16]
+
+
+def add_labels(
+    scene: Any, exam: SceneExam, item: SceneView, labels: npt.NDArray[Any], names: Mapping[int, str], name: str
+) -> list[Any]:
+    """Adds a label map of a view as segmentation, with names, colours, terminology and reference geometry.
+
+    Args:
+        scene: The MRML scene.
+        exam: The exam, owner of what is added.
+        item: The view that the labels belong to.
+        labels: Label values ``(slices, rows, columns)`` on the view's grid; 0 is background.
+        names: Names of the values; a value without one is called ``Label 3``.
+        name: Name of the segmentation.
+
+    Returns:
+        One segmentation node, or one a slice for a view that forms no volume.
+
+    Raises:
+        ValueError: The labels do not lie on the view's grid.
+    """
+    if labels.shape != item.view.shape:
+        msg = f"The labels have shape {labels.shape}, their view {item.view.name} has {item.view.shape}."
+        raise ValueError(msg)
+    whole = len(item.volumes) == 1
+    parts = [slice(None)] if whole else [slice(k, k + 1) for k in range(len(item.volumes))]
+    with undo.owned(scene, exam.token):
+        return [
+            _segmentation(scene, exam, volume, labels[part], item, names, name)
+            for volume, part in zip(item.volumes, parts, strict=True)
+        ]
+
+
+def _segmentation(
+    scene: Any,
+    exam: SceneExam,
+    volume: Any,
+    labels: npt.NDArray[Any],
+    item: SceneView,
+    names: Mapping[int, str],
+    name: str,
+) -> Any:
+    logic = segmentations_logic(scene)
+    node = _new_segmentation(scene, exam, volume, item, name)
+    carrier = _label_volume(scene, volume, labels.astype(np.int16))
+    try:
+        if labels.any() and not logic.ImportLabelmapToSegmentationNode(carrier, node):
+            msg = f"The labels of '{volume.GetName()}' could not be imported into '{name}': check their geometry."
+            raise SceneError(msg)
+    finally:
+        undo.remove_nodes(scene, [carrier])
+    segmentation = node.GetSegmentation()
+    for k in range(segmentation.GetNumberOfSegments()):
+        segment = segmentation.GetNthSegment(k)
+        describe(segment, names.get(segment.GetLabelValue(), f"Label {segment.GetLabelValue()}"))
+    for value in sorted(set(names) - {0} - {int(v) for v in np.unique(labels)}):
+        # A structure that was looked for and not found is an empty segment, not a missing one.
+        empty = segmentation.GetSegment(segmentation.AddEmptySegment("", names[value]))
+        empty.SetLabelValue(value)
+        describe(empty, names[value])
+    return node
+
+
+def _new_segmentation(scene: Any, exam: SceneExam, volume: Any, item: SceneView, name: str) -> Any:
+    segmentations_logic(scene)
+    node = new_node(scene, "vtkMRMLSegmentationNode", name)
+    node.CreateDefaultDisplayNodes()
+    _attach(scene, exam, node, volume, item)
+    return node
+
+
+def _attach(scene: Any, exam: SceneExam, node: Any, volume: Any, item: SceneView) -> None:
+    """Ties a segmentation to its volume: reference geometry, transform, place in the subject hierarchy."""
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
+    node.SetAttribute(VIEW, item.view.name)
+    node.SetAttribute(ROLE, item.view.role)
+    if exam.item:
+        put_under(scene, node, exam.item)
+    display = node.GetDisplayNode()
+    display.SetOpacity2DFill(0.35)
+    display.SetOpacity2DOutline(1.0)
+
+
+def _label_volume(scene: Any, volume: Any, labels: LabelMap) -> Any:
+    """A label map volume with exactly the geometry of a volume node; the caller removes it."""
+    from SSLEngine.geometry import planes_of_affine
+
+    from . import coordinates
+
+    matrix = vtk.vtkMatrix4x4()
+    volume.GetIJKToRASMatrix(matrix)
+    planes = planes_of_affine(coordinates.array_of(matrix), labels.shape[::-1])
+    carrier = volume_node(scene, "labels", labels, planes, "vtkMRMLLabelMapVolumeNode")
+    carrier.SetIJKToRASMatrix(matrix)
+    return carrier
+
+
+def describe(segment: Any, name: str) -> None:
+    """Gives a segment its name, and the colour and terminology of the structure of that name."""
+    found = structure(name, max(1, int(segment.GetLabelValue())))
+    segment.SetName(found.name)
+    segment.SetNameAutoGenerated(False)
+    segment.SetColor(*found.colour)
+    segment.SetColorAutoGenerated(False)
+    entry = terminology_entry(found)
+    if hasattr(segment, "SetTerminology"):
+        segment.SetTerminology(entry)
+    else:
+        segment.SetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), entry)
+
+
+def load_segmentation(
+    scene: Any, exam: SceneExam, item: SceneView, path: Path, slice_index: int = 0, name: str = ""
+) -> Any:
+    """Reads a ``.seg.nrrd`` of a view into a segmentation node through Slicer's own reader.
+
+    Names, colours and terminology come from the file.
+
+    Args:
+        scene: The MRML scene.
+        exam: The exam, owner of what is added.
+        item: The view that was segmented.
+        path: The file.
+        slice_index: For a view that forms no volume, the slice that the file holds.
+        name: Name of the node; made from the view's name if empty.
+
+    Raises:
+        SceneError: The file cannot be read as a segmentation.
+    """
+    volume = item.volume_of_slice(slice_index)
+    if not path.is_file():
+        msg = f"There is no segmentation file {path}: run the segmentation again."
+        raise SceneError(msg)
+    with undo.owned(scene, exam.token):
+        node = _new_segmentation(scene, exam, volume, item, name or f"{item.view.name} segmentation")
+        storage = scene.AddNewNodeByClass("vtkMRMLSegmentationStorageNode")
+        storage.SetFileName(str(path))
+        if not storage.ReadData(node):
+            undo.remove_nodes(scene, [node, storage])
+            msg = f"{path} is not a segmentation that Slicer can read: it should be a .seg.nrrd file."
+            raise SceneError(msg)
+        # The file may be temporary; on saving, the node goes beside the scene.
+        scene.RemoveNode(storage)
+        _attach(scene, exam, node, volume, item)
+    return node
+
+
+def segment_names(node: Any) -> list[str]:
+    """Names of a segmentation's segments, in order."""
+    segmentation = node.GetSegmentation()
+    return [segmentation.GetNthSegment(k).GetName() for k in range(segmentation.GetNumberOfSegments())]
+
+
+def labels_of(
+    scene: Any, node: Any, volume: Any, values: Mapping[str, int] | None = None
+) -> tuple[LabelMap, dict[int, str]]:
+    """Segments as one label map on a volume's grid. Where segments overlap, the later one wins.
+
+    Args:
+        scene: The MRML scene.
+        node: A segmentation.
+        volume: The volume whose grid the label map gets.
+        values: Label value by segment name; segments not named are left out. 1, 2, ... in order if None.
+
+    Returns:
+        The labels, int16 ``(slices, rows, columns)``, and the names of their values.
+
+    Raises:
+        SceneError: The segmentation holds none of the wanted segments.
+    """
+    segmentation = node.GetSegmentation()
+    ids = [segmentation.GetNthSegmentID(k) for k in range(segmentation.GetNumberOfSegments())]
+    given = {i: segmentation.GetSegment(i).GetName() for i in ids}
+    table = values if values is not None else {n: k + 1 for k, n in enumerate(given.values())}
+    wanted = {i: table[n] for i, n in given.items() if n in table}
+    if not wanted:
+        found = ", ".join(given.values()) or "nothing"
+        msg = f"'{node.GetName()}' holds none of {', '.join(table) or 'the segments'}; it holds {found}."
+        raise SceneError(msg)
+    labels = np.zeros(array_of(volume).shape, np.int16)
+    for segment_id, value in wanted.items():
+        labels[_mask(scene, node, volume, segment_id)] = value
+    return labels, {value: given[i] for i, value in wanted.items()}
+
+
+def _mask(scene: Any, node: Any, volume: Any, segment_id: str) -> npt.NDArray[np.bool_]:
+    """One segment on a volume's grid ``(slices, rows, columns)``."""
+    logic = segmentations_logic(scene)
+    carrier = scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
+    ids = vtk.vtkStringArray()
+    ids.InsertNextValue(segment_id)
+    try:
+        logic.ExportSegmentsToLabelmapNode(node, ids, carrier, volume)
+        image = carrier.GetImageData()
+        if image is None or not image.GetNumberOfPoints():
+            return np.zeros(array_of(volume).shape, np.bool_)
+        return np.array(array_of(carrier) > 0)
+    finally:
+        undo.remove_nodes(scene, [carrier])
+
+
+def add_surface(node: Any) -> None:
+    """Makes a segmentation visible in 3D."""
+    if node.GetSegmentation().GetNumberOfSegments():
+        node.CreateClosedSurfaceRepresentation()
+        node.GetDisplayNode().SetVisibility3D(True)
+
+
+def show_segments(node: Any, shown: Sequence[str]) -> None:
+    """Shows the segments with these names and hides the others."""
+    segmentation = node.GetSegmentation()
+    for k in range(segmentation.GetNumberOfSegments()):
+        visible = segmentation.GetNthSegment(k).GetName() in shown
+        node.GetDisplayNode().SetSegmentVisibility(segmentation.GetNthSegmentID(k), visible)
+
+
+def load_for_exam(scene: Any, exam: SceneExam, path: Path) -> Any:
+    """Reads a ``.seg.nrrd`` onto the view of the exam whose grid it has.
+
+    Raises:
+        SceneError: No view has that grid, or the file cannot be read.
+    """
+    from SSLEngine.studies.study import StudyError
+    from SSLEngine.studies.volumes import read_header
+
+    try:
+        planes = read_header(path).planes()
+    except StudyError as error:
+        raise SceneError(str(error)) from error
+    for item in exam.views:
+        for start in range(len(item.view.planes) - len(planes) + 1):
+            if _same_planes(item.view.planes[start : start + len(planes)], planes):
+                return load_segmentation(scene, exam, item, path, start)
+    msg = f"{path} has the grid of none of the views of {exam.study.name}: choose the segmentation of this exam."
+    raise SceneError(msg)
+
+
+def _same_planes(first: Sequence[Plane], second: Sequence[Plane]) -> bool:
+    """Whether the planes have equal sizes and corners within half a mm."""
+    return all(
+        a.size == b.size and np.abs(a.corners - b.corners).max() < 0.5 for a, b in zip(first, second, strict=True)
+    )

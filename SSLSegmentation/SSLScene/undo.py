@@ -1,0 +1,135 @@
+"""Everything that was added is taken out again by one call.
+
+Whatever a function of this package adds is marked with its owner's token, and whatever it changes of the views is
+remembered first. :func:`remove_all` then puts the scene back as it was. The marks are node attributes, so they
+survive saving and loading.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from .host import subject_hierarchy
+
+OWNER = "SSLSegmentation.Owner"
+#: The token where the caller gives none.
+DEFAULT_TOKEN = "exam"
+_MEMORY = "SSLSegmentation.Memory"
+
+
+@contextmanager
+def owned(scene: Any, token: str) -> Iterator[None]:
+    """Marks every node that is added to the scene inside the block, display nodes and the like included."""
+    before = {node.GetID() for node in nodes(scene)}
+    try:
+        yield
+    finally:
+        for node in nodes(scene):
+            if node.GetID() not in before and node.GetAttribute(OWNER) is None:
+                node.SetAttribute(OWNER, token)
+
+
+def nodes(scene: Any) -> Iterator[Any]:
+    """All nodes of the scene, as a list made now."""
+    return iter([scene.GetNthNode(k) for k in range(scene.GetNumberOfNodes())])
+
+
+def owned_nodes(scene: Any, token: str = DEFAULT_TOKEN, class_name: str = "vtkMRMLNode") -> list[Any]:
+    """The nodes that carry a token and are of a class."""
+    return [n for n in nodes(scene) if n.GetAttribute(OWNER) == token and n.IsA(class_name)]
+
+
+def own_item(scene: Any, item: int, token: str) -> int:
+    """Marks a subject hierarchy item that has no node of its own (patient, study, folder)."""
+    subject_hierarchy(scene).SetItemAttribute(item, OWNER, token)
+    return item
+
+
+def remember(scene: Any, token: str, key: str, state: dict[str, Any]) -> None:
+    """Keeps the state of something before it is changed for the first time under a token."""
+    memory = _memory(scene, token)
+    if memory is None:
+        memory = scene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", f"{token} memory")
+        memory.SetHideFromEditors(True)
+        memory.SetAttribute(OWNER, token)
+        memory.SetAttribute(_MEMORY, "1")
+    if not memory.GetParameter(key):
+        memory.SetParameter(key, json.dumps(state))
+
+
+def recall(scene: Any, token: str) -> dict[str, dict[str, Any]]:
+    """What was kept under a token, by key."""
+    memory = _memory(scene, token)
+    if memory is None:
+        return {}
+    return {key: json.loads(memory.GetParameter(key)) for key in memory.GetParameterNames()}
+
+
+def _memory(scene: Any, token: str) -> Any | None:
+    found = (n for n in owned_nodes(scene, token, "vtkMRMLScriptedModuleNode") if n.GetAttribute(_MEMORY))
+    return next(found, None)
+
+
+def remove_all(scene: Any, token: str = DEFAULT_TOKEN) -> int:
+    """Takes out everything that carries the token and gives the views back as they were.
+
+    Args:
+        scene: The MRML scene.
+        token: The owner whose nodes, subject hierarchy items and view changes go.
+
+    Returns:
+        The number of nodes removed.
+    """
+    from .layouts import restore_views
+
+    restore_views(scene, token)
+    count = remove_nodes(scene, owned_nodes(scene, token))
+    _remove_empty_items(scene, token)
+    return count
+
+
+def remove_nodes(scene: Any, chosen: Iterable[Any]) -> int:
+    """Removes nodes with their display and storage nodes and their subject hierarchy items."""
+    # A browser puts a missing proxy back at once, so browsers go first.
+    ordered = sorted(chosen, key=lambda n: not n.IsA("vtkMRMLSequenceBrowserNode"))
+    ids = [i for node in ordered for i in (node.GetID(), *_attendants(node))]
+    hierarchy = subject_hierarchy(scene)
+    count = 0
+    for node in (scene.GetNodeByID(i) for i in dict.fromkeys(ids)):
+        if node is None:
+            continue
+        # Outside the application nobody watches: an item would keep a pointer to the removed node.
+        item = hierarchy.GetItemByDataNode(node)
+        if item:
+            hierarchy.RemoveItem(item, False, False)
+        scene.RemoveNode(node)
+        count += 1
+    return count
+
+
+def _attendants(node: Any) -> list[str]:
+    """IDs of the display and storage nodes of a node, those made later on saving included."""
+    if node.IsA("vtkMRMLDisplayableNode"):
+        display = [node.GetNthDisplayNodeID(k) for k in range(node.GetNumberOfDisplayNodes())]
+    else:
+        display = []
+    if node.IsA("vtkMRMLStorableNode"):
+        display += [node.GetNthStorageNodeID(k) for k in range(node.GetNumberOfStorageNodes())]
+    return [i for i in display if i]
+
+
+def _remove_empty_items(scene: Any, token: str) -> None:
+    """Removes the token's patients, studies and folders; one in which someone else put something stays."""
+    import vtk
+
+    hierarchy = subject_hierarchy(scene)
+    items = vtk.vtkIdList()
+    hierarchy.GetItemChildren(hierarchy.GetSceneItemID(), items, True)
+    # Children come after their parents in the list, so the reverse order empties folders first.
+    for item in reversed([items.GetId(k) for k in range(items.GetNumberOfIds())]):
+        if hierarchy.GetItemAttribute(item, OWNER) == token and not hierarchy.GetNumberOfItemChildren(item):
+            hierarchy.RemoveItem(item, True, False)
