@@ -164,16 +164,16 @@ def draw_heart(rng: np.random.Generator, depth: float) -> HeartShape:
     """Draws one subject from the population; ``depth`` is half the depth of the chest inside the ribs."""
     group = str(rng.choice(GROUPS, p=GROUP_SHARES))
     size = float(np.clip(rng.normal(1.0, 0.08), 0.8, 1.25))
-    radius, length, wall = rng.normal(24.5, 1.8), rng.normal(84, 5), rng.normal(8.2, 1.0)
+    radius, length, wall = rng.normal(26, 1.7), rng.normal(87, 5), rng.normal(8.2, 1.0)
     shortening = (float(rng.uniform(0.26, 0.36)), float(rng.uniform(0.13, 0.19)))
     bulge = Bulge(float(rng.uniform(-np.pi, np.pi)), 0.5, 0.8, 0.4, float(rng.uniform(-0.15, 0.15)))
     if group == "hypertrophy":
-        wall, radius = rng.uniform(12.5, 18), rng.normal(22, 1.8)
+        wall, radius = rng.uniform(12.5, 18), rng.normal(24, 1.8)
         shortening = (float(rng.uniform(0.3, 0.42)), float(rng.uniform(0.09, 0.15)))
         # Mostly the septum.
         bulge = Bulge(float(rng.normal(-0.2, 0.5)), float(rng.uniform(0.2, 0.5)), 0.9, 0.4, -float(rng.uniform(0, 0.5)))
     elif group == "infarct":
-        radius, length = rng.normal(29, 2.5), rng.normal(89, 5)
+        radius, length = rng.normal(30, 2.5), rng.normal(91, 5)
         shortening = (float(rng.uniform(0.08, 0.2)), float(rng.uniform(0.05, 0.11)))
         # In the territory of the left anterior descending, the right or the circumflex artery.
         angle = float(rng.choice([-1.2, 1.6, 2.9]) + rng.normal(0, 0.25))
@@ -211,36 +211,45 @@ def _axes(rng: np.random.Generator) -> Array:
     return np.stack([u, np.cross(w, u), w])
 
 
+@dataclass(frozen=True)
+class Place:
+    """Points near the heart: LPS mm and heart coordinates, ``(3, n)``; fine and coarse texture, ``(n,)``."""
+
+    points: Floats
+    local: Floats
+    grain: Floats
+    lumps: Floats
+
+
 class HeartBody:
     """One subject, as :class:`~.rendering.Body`: the phases are contractions from 0 to 1."""
 
     def __init__(self, shape: HeartShape, chest: Chest, texture: Texture) -> None:
         self.shape = shape
         self.chest = chest
-        self._texture = texture
+        self.texture = texture
         self.middle = shape.to_patient((12.0, 0.0, 18.0)).astype(np.float32)
 
     def sample(self, points: Floats, phases: Sequence[float]) -> tuple[Floats, Labels]:
         """Signal and label at LPS points ``(3, n)``: both ``(phases, n)``."""
         canvas = Canvas(np.zeros(points.shape[1], np.float32), np.zeros(points.shape[1], np.uint8))
-        self.chest.paint(canvas, points, self._texture)
+        self.chest.paint(canvas, points, self.texture)
         signal = np.repeat(canvas.signal[None], len(phases), axis=0)
         label = np.repeat(canvas.label[None], len(phases), axis=0)
         away = points - self.middle[:, None]
         near = np.flatnonzero(np.einsum("in,in->n", away, away) < REACH_MM**2)
         if near.size:
-            place = points[:, near]
-            local = self.shape.axes.astype(np.float32) @ (place - np.asarray(self.shape.origin, np.float32)[:, None])
+            place = self.place(points[:, near])
             for k, contraction in enumerate(phases):
                 part = Canvas(signal[k, near], label[k, near])
-                _Moment(self, contraction).paint(part, place, local)
+                _Moment(self, contraction).paint(part, place)
                 signal[k, near], label[k, near] = part.signal, part.label
         return signal, label
 
-    @property
-    def texture(self) -> Texture:
-        """The subject's random field."""
-        return self._texture
+    def place(self, points: Floats) -> Place:
+        """Points ``(3, n)`` with what does not change from phase to phase."""
+        local = self.shape.axes.astype(np.float32) @ (points - np.asarray(self.shape.origin, np.float32)[:, None])
+        return Place(points, local, self.texture(points, 5.0), self.texture(points, 22.0, (50.0, 11.0, 29.0)))
 
     def volumes_ml(self, contraction: float, step_mm: float = 2.0) -> dict[int, float]:
         """Volume of each label in ml, counted on a grid (chambers and myocardium only, not the long aorta)."""
@@ -248,7 +257,7 @@ class HeartBody:
         grid = np.stack(np.meshgrid(span, span, span, indexing="ij")).reshape(3, -1)
         points = self.shape.to_patient(grid.T).T.astype(np.float32)
         canvas = Canvas(np.zeros(grid.shape[1], np.float32), np.zeros(grid.shape[1], np.uint8))
-        _Moment(self, contraction).paint(canvas, points, grid)
+        _Moment(self, contraction).paint(canvas, self.place(points))
         counts = np.bincount(canvas.label, minlength=AORTA + 1)
         return {
             value: float(counts[value] * step_mm**3 / 1000) for value in (LV, MYOCARDIUM, RV, LEFT_ATRIUM, RIGHT_ATRIUM)
@@ -265,16 +274,11 @@ class _Moment:
         self.contraction = contraction
         self.lv = body.shape.ventricle(contraction)
 
-    def paint(self, canvas: Canvas, points: Floats, local: Floats) -> None:
-        """Paints fat, walls, chambers and vessels, from the outside in.
-
-        Args:
-            canvas: What is there already, ``n`` points.
-            points: LPS mm, ``(3, n)``.
-            local: The same in heart coordinates, ``(3, n)``.
-        """
+    def paint(self, canvas: Canvas, place: Place) -> None:
+        """Paints fat, walls, chambers and vessels, from the outside in, on the points of ``place``."""
         s, t = self.shape, self.tissues
-        grain = self.texture(points, 5.0)
+        points, local, grain, lumps = place.points, place.local, place.grain, place.lumps
+        # Blood swirls, so its texture differs from phase to phase.
         swirl = self.texture(points, 8.0, (9 + 5 * self.contraction, 3.0, 5.0))
         stream = self.texture(points, 24.0, (20.0, 3 + 5 * self.contraction, 33.0))
         blood: Floats = 1 + np.float32(t.flow) * (swirl + np.float32(1.2) * stream + np.float32(0.5) * grain)
@@ -288,7 +292,6 @@ class _Moment:
         hull = blend(hull, blend(aorta - 1, pulmonary - 1, 14.0), 16.0)
         pad = ellipsoid(local, (24.0, 22.0, 0.9 * s.apex), (26.0, 20.0, 18.0))
         hull = blend(hull, pad + 8 - np.float32(1.5 * s.fat), 14.0)
-        lumps = self.texture(points, 22.0, (50.0, 11.0, 29.0))
         padded = hull - np.float32(s.fat) * (1 + np.float32(0.7) * lumps) - 0.8
         canvas.paint(padded - 1.2, t.muscle)
         canvas.paint(padded, np.float32(t.fat) * (np.float32(0.9) + np.float32(0.06) * grain))
@@ -369,12 +372,14 @@ class _Moment:
         s, c = self.shape, self.contraction
         outer = self.lv.outer[0]
         middle = 0.72 * outer
-        rim = outer + s.rv_width * (1 - 0.32 * c)
+        rim = outer + s.rv_width * (1 - 0.4 * c)
         base = 1.15 * self.lv.base - 3.0
         start = base + 0.22 * s.length
         body = ellipsoid(
-            p, (middle, s.rv_shift, start), (rim - middle, s.rv_span * (1 - 0.12 * c), s.rv_apex * s.apex - start)
+            p, (middle, s.rv_shift, start), (rim - middle, s.rv_span * (1 - 0.16 * c), s.rv_apex * s.apex - start)
         )
+        # The free wall meets the septum well in front of and behind it: no crescent round the lateral wall.
+        body = np.maximum(body, 0.35 * outer - p[0])
         body = np.maximum(body, base - p[2] + np.float32(0.12) * (p[0] - middle))
         lift = self.lv.base
         path = [(middle + 8, -20.0, 20 + lift), (middle - 4, -32.0, 2 + lift), (14.0, -39.0, -12 + lift)]

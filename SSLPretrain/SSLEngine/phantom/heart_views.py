@@ -26,7 +26,7 @@ def lay_heart_planes(shape: HeartShape, rng: np.random.Generator) -> Mapping[str
     columns = int(rng.choice([192, 208, 224, 240, 256]))
     thickness = float(np.round(rng.uniform(6, 8) * 2) / 2)
     root = float(np.degrees(np.arctan2(shape.root[1], shape.root[0])))
-    angles = {"2ch": rng.normal(78, 6), "3ch": root + rng.normal(0, 4), "4ch": rng.normal(14, 6)}
+    angles = {"2ch": rng.normal(84, 6), "3ch": root + rng.normal(0, 4), "4ch": rng.normal(14, 6)}
     planes = {"sax": _short_axis(shape, rng, fov, columns, thickness)}
     for name, angle in angles.items():
         planes[name] = [_long_axis(shape, rng, name, float(angle), fov, columns, thickness)]

@@ -85,24 +85,23 @@ class Texture:
         """Values at points ``(3, n)``, with cells of ``cell_mm``, the field moved by ``offset`` cells."""
         cells = points / np.float32(cell_mm) + np.asarray(offset, dtype=np.float32)[:, None]
         low = np.floor(cells)
-        share = cells - low
+        x, y, z = cells - low
         corner = low.astype(np.int32)
         mask = self.SIZE - 1
-        # Cells with their upper corner: eight look-ups, faster here than a general interpolation.
-        result = np.zeros(points.shape[1], dtype=np.float32)
-        i, j, k = corner & mask
+        size = self.SIZE
+        i, j, k = ([(corner[axis] + d & mask) * size ** (2 - axis) for d in (0, 1)] for axis in range(3))
         flat = self._field.ravel()
-        for dx in (0, 1):
-            for dy in (0, 1):
-                for dz in (0, 1):
-                    weight = (
-                        (share[0] if dx else 1 - share[0])
-                        * (share[1] if dy else 1 - share[1])
-                        * (share[2] if dz else 1 - share[2])
-                    )
-                    index = ((((i + dx) & mask) << 12) | (((j + dy) & mask) << 6)) | ((k + dz) & mask)
-                    result += weight * flat[index]
-        return result
+
+        def along_z(plane: npt.NDArray[np.int32]) -> Floats:
+            first = flat[plane + k[0]]
+            return first + z * (flat[plane + k[1]] - first)
+
+        def along_y(plane: npt.NDArray[np.int32]) -> Floats:
+            first = along_z(plane + j[0])
+            return first + y * (along_z(plane + j[1]) - first)
+
+        near = along_y(i[0])
+        return near + x * (along_y(i[1]) - near)
 
 
 class Canvas:
