@@ -15,6 +15,7 @@ from .shapes import Floats
 from .shapes import Texture
 from .shapes import ellipsoid
 from .shapes import tube
+from .shapes import warped
 
 #: Depth of the diaphragm below the mitral valve, where nothing pushes it up.
 DIAPHRAGM_MM = -80.0
@@ -44,7 +45,7 @@ def draw_tissues(rng: np.random.Generator) -> Tissues:
     phase = -1.0 if rng.random() < 0.7 else 1.0
     return Tissues(
         myocardium=myocardium,
-        fat=phase * float(rng.uniform(0.75, 1.35)),
+        fat=phase * float(rng.uniform(0.8, 1.6)),
         lung=float(rng.uniform(0.03, 0.12)),
         liver=float(myocardium * rng.uniform(0.75, 1.35)),
         spleen=float(rng.uniform(0.3, 0.6)),
@@ -85,6 +86,7 @@ class Chest:
 
     def paint(self, canvas: Canvas, points: Floats, texture: Texture) -> None:
         """Paints the chest at points ``(3, n)``."""
+        points = warped(points, texture, 38.0, 3.5)
         cavity = ellipsoid(points[:2], (0.0, 0.0), self.inner)
         rough, slow = texture(points, 9.0), texture(points, 45.0, (3.0, 40.0, 17.0))
         wall = np.float32(self.wall) * (1 + np.float32(0.18) * slow)
@@ -105,7 +107,7 @@ class Chest:
         canvas.paint(skin, tissues.muscle)
         canvas.paint(skin + 2.0, tissues.fat * (1 + 0.06 * rough))
         muscle = cavity - wall + 2 * rough
-        canvas.paint(np.maximum(muscle, skin + 4), tissues.muscle * (1 + 0.12 * rough))
+        canvas.paint(np.maximum(muscle, skin + 4), tissues.muscle * (1 + 0.25 * rough))
         # Ribs run down and forwards; between them lie muscle and a little fat.
         height = points[2] - np.float32(0.45) * points[1]
         cycle = np.abs((height / np.float32(27.0) + np.float32(self.rib_phase)) % 1 - np.float32(0.5)) * 27.0
@@ -163,7 +165,7 @@ class Chest:
             first > -0.35, np.float32(tissues.stomach) * (1 + 0.3 * second), np.float32(tissues.fat * 0.85)
         )
         part.paint(below + 2.5, bowel.astype(np.float32))
-        liver = tissues.liver * (1 + 0.05 * rough[inside])
+        liver = tissues.liver * (1 + 0.09 * rough[inside])
         reach_left = self.liver_edge + 60.0
         organ = np.maximum(below + 2.5, ellipsoid(p, (-60.0, -10.0, -95.0), (reach_left, 105.0, 95.0)) + 2 * first)
         part.paint(organ, np.where(web < 0.16, np.float32(0.85), liver))
@@ -186,7 +188,7 @@ class Chest:
         body = ellipsoid(p[:2], (0.0, back - 18.0), (20.0, 17.0))
         part.paint(body - 3.0, tissues.fat * 0.8)
         for side in (-1.0, 1.0):
-            part.paint(ellipsoid(p[:2], (side * 27.0, back + 22.0), (24.0, 17.0)), tissues.muscle * (1 + 0.15 * grain))
+            part.paint(ellipsoid(p[:2], (side * 27.0, back + 22.0), (24.0, 17.0)), tissues.muscle * (1 + 0.25 * grain))
         part.paint(ellipsoid(p[:2], (0.0, back + 10.0), (17.0, 15.0)), 0.12)
         part.paint(body, 0.1)
         disc = np.abs((p[2] / np.float32(25.0)) % 1 - np.float32(0.5)) * 25.0

@@ -26,6 +26,7 @@ from .shapes import blend
 from .shapes import ellipsoid
 from .shapes import smooth_path
 from .shapes import tube
+from .shapes import warped
 
 LV, MYOCARDIUM, RV, LEFT_ATRIUM, RIGHT_ATRIUM, AORTA = 1, 2, 3, 4, 5, 6
 GROUPS = ("normal", "hypertrophy", "infarct")
@@ -248,7 +249,8 @@ class HeartBody:
 
     def place(self, points: Floats) -> Place:
         """Points ``(3, n)`` with what does not change from phase to phase."""
-        local = self.shape.axes.astype(np.float32) @ (points - np.asarray(self.shape.origin, np.float32)[:, None])
+        offset = warped(points, self.texture, 15.0, 1.1) - np.asarray(self.shape.origin, np.float32)[:, None]
+        local = self.shape.axes.astype(np.float32) @ offset
         return Place(points, local, self.texture(points, 5.0), self.texture(points, 22.0, (50.0, 11.0, 29.0)))
 
     def volumes_ml(self, contraction: float, step_mm: float = 2.0) -> dict[int, float]:
@@ -302,10 +304,13 @@ class _Moment:
         canvas.paint(right_atrium, blood * np.float32(t.right_blood), RIGHT_ATRIUM)
         canvas.paint(left_atrium, blood * np.float32(0.95), LEFT_ATRIUM)
         canvas.paint(np.maximum(right - 3.5, -epicardium), wall)
-        canvas.paint(np.maximum(right + np.float32(1.2) * grain, -epicardium), blood * np.float32(t.right_blood), RV)
+        # The right ventricle is rough towards its apex.
+        ridges = np.clip(local[2] / np.float32(0.4 * s.apex), 0.2, 1) * np.float32(1.6 * s.trabeculae)
+        canvas.paint(np.maximum(right + ridges * grain, -epicardium), blood * np.float32(t.right_blood), RV)
         canvas.paint(np.maximum(epicardium, self.lv.base - 2.0 - local[2]), wall)
         canvas.paint(np.maximum(epicardium, self.lv.base - local[2]), wall, MYOCARDIUM)
         self._paint_cavity(canvas, local, grain, blood, wall)
+        self._paint_valves(canvas, local)
         canvas.paint(pulmonary - 1.3, wall)
         canvas.paint(pulmonary, blood * np.float32(t.right_blood))
         self._paint_aorta(canvas, local, aorta, blood, wall)
@@ -339,7 +344,6 @@ class _Moment:
         canvas.paint(np.maximum(np.maximum(-rough, smooth), base + 8), wall)
         papillary = np.maximum(self._papillary(p), smooth)
         canvas.paint(papillary, wall)
-        self._paint_valve(canvas, p)
 
     def _papillary(self, p: Floats) -> Floats:
         """The anterolateral and the posteromedial papillary muscle, leaning on the wall."""
@@ -356,16 +360,33 @@ class _Moment:
             muscles.append(tube(p, path, (0.6 * width, width, 0.9 * width)))
         return np.minimum(*muscles)
 
-    def _paint_valve(self, canvas: Canvas, p: Floats) -> None:
-        """The mitral leaflets: closed in systole, hanging into the cavity in diastole."""
+    def _paint_valves(self, canvas: Canvas, p: Floats) -> None:
+        """Mitral and tricuspid leaflets."""
         radius = 0.72 * self.shape.radius
-        distance = np.hypot(p[0] + 4, p[1] - 4)
+        self._paint_leaflets(canvas, p[2] - np.float32(self.lv.base), np.hypot(p[0] + 4, p[1] - 4), radius)
+        middle = 0.72 * self.lv.outer[0] + 16
+        distance = np.hypot(p[0] - np.float32(middle), p[1] - 6)
+        self._paint_leaflets(canvas, p[2] - self._tricuspid(p), distance, 0.8 * radius)
+
+    def _paint_leaflets(self, canvas: Canvas, height: Floats, distance: Floats, radius: float) -> None:
+        """Leaflets: closed in systole, open in the middle and hanging into the ventricle in diastole.
+
+        Args:
+            canvas: What is there already.
+            height: How far each point lies beyond the valve's plane, ``(n,)``.
+            distance: How far it lies from the valve's middle, ``(n,)``.
+            radius: Of the ring.
+        """
         share = np.clip(distance / np.float32(radius), 0, 1.2)
-        depth = 5.0 + 9.0 * (1 - self.contraction)
-        sheet = np.abs(p[2] - self.lv.base - np.float32(depth) * (1 - share)) - 0.7
-        # In diastole the middle is open.
+        depth = np.float32(5.0 + 9.0 * (1 - self.contraction))
+        sheet = np.abs(height - depth * (1 - share)) - np.float32(0.7)
         gap = np.float32(7.0 * (1 - self.contraction)) - distance
-        canvas.paint(np.maximum(np.maximum(sheet, distance - radius), gap), 0.55)
+        canvas.paint(np.maximum(np.maximum(sheet, distance - np.float32(radius)), gap), 0.55)
+
+    def _tricuspid(self, p: Floats) -> Floats:
+        """``w`` of the tricuspid plane, which is tilted, at points ``(3, n)``."""
+        tilt = np.float32(0.12) * (p[0] - np.float32(0.72 * self.lv.outer[0]))
+        return tilt + np.float32(1.15 * self.lv.base - 3.0)
 
     def _right_ventricle(self, p: Floats) -> Floats:
         """The right ventricle with its outflow, as if the left one were not there."""
@@ -379,8 +400,8 @@ class _Moment:
             p, (middle, s.rv_shift, start), (rim - middle, s.rv_span * (1 - 0.16 * c), s.rv_apex * s.apex - start)
         )
         # The free wall meets the septum well in front of and behind it: no crescent round the lateral wall.
-        body = np.maximum(body, 0.35 * outer - p[0])
-        body = np.maximum(body, base - p[2] + np.float32(0.12) * (p[0] - middle))
+        body = -blend(-body, p[0] - np.float32(0.35 * outer), 14.0)
+        body = np.maximum(body, self._tricuspid(p) - p[2])
         lift = self.lv.base
         path = [(middle + 8, -20.0, 20 + lift), (middle - 4, -32.0, 2 + lift), (14.0, -39.0, -12 + lift)]
         outflow = tube(p, path, np.array([17.0, 15.0, 12.5]) * (1 - 0.15 * c))
@@ -403,12 +424,11 @@ class _Moment:
         low = self.lv.base
         first = ellipsoid(p, (-4.0, 6.0, low - 24 * left), np.array([33.0, 32, 27]) * left)
         ear = ellipsoid(p, (-25.0, -17.0, low - 10), np.array([10.0, 14, 8]) * left)
-        first = np.maximum(blend(first, ear, 8.0), p[2] - low + 0.5)
+        first = np.maximum(blend(first, ear, 8.0), p[2] - low - 2.0)
         middle = 0.72 * self.lv.outer[0] + 16
         second = ellipsoid(p, (middle + 4, 9.0, 1.15 * low - 24 * right), np.array([29.0, 33, 28]) * right)
-        # The tricuspid plane is that of the right ventricle.
-        valve = 1.15 * low - 3.0 + np.float32(0.12) * (p[0] - np.float32(0.72 * self.lv.outer[0]))
-        second = np.maximum(np.maximum(second, p[2] - valve + 0.8), 2.5 - first)
+        valve = self._tricuspid(p)
+        second = np.maximum(np.maximum(second, p[2] - valve - 2.0), 2.5 - first)
         return first, second
 
     def _veins(self, p: Floats) -> Floats:

@@ -74,7 +74,7 @@ def draw_imaging(rng: np.random.Generator, coils: Floats, reference: Floats) -> 
         coils=coils + rng.normal(0, 15, coils.shape).astype(np.float32),
         coil_reach=float(rng.uniform(80, 150)),
         reference=reference + rng.normal(0, 25, 3).astype(np.float32),
-        shading=float(rng.uniform(0.2, 1.0)),
+        shading=float(rng.uniform(0.25, 1.2)),
         noise=float(np.exp(rng.uniform(np.log(0.01), np.log(0.045)))),
         sharpness=float(rng.uniform(0.75, 1.2)),
         gain=float(np.exp(rng.uniform(np.log(110), np.log(900)))),

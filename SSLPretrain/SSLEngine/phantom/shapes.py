@@ -104,6 +104,12 @@ class Texture:
         return near + x * (along_y(i[1]) - near)
 
 
+def warped(points: Floats, texture: Texture, cell_mm: float, amount_mm: float) -> Floats:
+    """Points ``(3, n)`` moved by a smooth random field, so that no body is a perfect ellipsoid."""
+    moves = [texture(points, cell_mm, (13.0 + 17 * axis, 29.0, 5.0 + 11 * axis)) for axis in range(3)]
+    return points + np.float32(amount_mm) * np.stack(moves)
+
+
 class Canvas:
     """Signal and label of points, painted one body over another.
 
