@@ -36,10 +36,18 @@ UNKNOWN_COST = 7.0
 #: Right ventricular planes are acquired in fewer exams than left ones.
 RV_COST = 1.5
 #: How far the centre of the short-axis images lies from the left ventricle's, and the spread of the heart's turn.
-CENTRE_SPREAD_MM = 30.0
+CENTRE_SPREAD_MM = 22.0
 TURN_SPREAD_DEG = 15.0
 #: Where the 4-chamber plane lies from the patient's right, laid across the long axis.
 USUAL_TURN_DEG = 5.0
+#: Cost of giving one role to two different planes; planes closer than this (degrees, mm) are not different.
+TWICE_COST = 3.0
+SAME_PLANE_DEG = 8.0
+SAME_PLANE_MM = 10.0
+#: How many of the best explanations are looked at again under that rule.
+FINALISTS = 40
+#: Turns of the heart that are tried, degrees.
+TURNS = np.arange(-45.0, 46.0, 3.0)
 #: What a name is worth beside the geometry: it decides only where the geometry hardly does.
 NAME_COST = 1.0
 #: Planes this close to the patient's own axes are scouts; no heart lies so straight.
@@ -169,10 +177,22 @@ def _describe_short_axis(view: Candidate, axis: Array) -> None:
 
 @dataclass(frozen=True)
 class _Fit:
-    axis: Array
-    turn: float
+    """One explanation of all long-axis views.
+
+    Attributes:
+        cost: Of the whole explanation.
+        turn: Degrees from the patient's right to the 4-chamber plane.
+        costs: Cost of each role, and last of none, for each view, ``(roles + 1, views)``.
+            Each is that of the best explanation of all views in which this view has this role, so that the costs say how
+            sure a role is whatever the heart's true centre and turn.
+        chosen: Which of them each view takes, ``(views,)``.
+        measured: Turn, offset and tilt of each view, ``(views, 3)``.
+    """
+
     cost: float
-    costs: dict[str, Array]
+    turn: float
+    costs: Array
+    chosen: npt.NDArray[np.intp]
     measured: Array
 
 
@@ -198,8 +218,10 @@ def _frame(axis: Array) -> tuple[Array, Array]:
 
 
 def _possible_centres(views: Sequence[Candidate], axis: Array, start: Array) -> Array:
-    """Where two planes cross at the height of ``start`` along the axis, and ``start`` itself, ``(n, 3)``."""
-    found: list[Array] = [start]
+    """Where two planes cross at the height of ``start`` along the axis, and a grid round it, ``(n, 3)``."""
+    first, second = _frame(axis)
+    steps = np.arange(-60.0, 61.0, 10.0)
+    found: list[Array] = [start + u * first + v * second for u in steps for v in steps]
     for one, two in itertools.combinations([p for v in views for p in v.planes[:: max(1, len(v.planes) // 3)]], 2):
         matrix = np.stack([one.normal, two.normal, axis])
         if abs(np.linalg.det(matrix)) > 0.3:
@@ -210,47 +232,101 @@ def _possible_centres(views: Sequence[Candidate], axis: Array, start: Array) -> 
 
 
 def _fit(views: Sequence[Candidate], axis: Array, across: Sequence[Candidate]) -> _Fit:
-    """The best centre and turn of the heart for one long axis."""
+    """The best centre and turn of the heart for one long axis, by trying them all."""
     start = np.mean([c.centre for c in (across or views)], axis=0)
-    base = 0.0 if across else 0.5 * (_angle_deg(axis, USUAL_AXIS) / AXIS_SPREAD_DEG) ** 2
+    centres = _possible_centres(views, axis, start)
+    turns, tilts = _measured_angles(views, axis)
+    offsets = _measured_offsets(views, axis, centres)
+    costs = _all_costs(views, turns, offsets, tilts)
+    away = np.linalg.norm(centres - start, axis=1) / CENTRE_SPREAD_MM
+    prior = 0.5 * away[:, None] ** 2 + 0.5 * ((TURNS - USUAL_TURN_DEG) / TURN_SPREAD_DEG) ** 2
+    if not across:
+        prior += 0.5 * (_angle_deg(axis, USUAL_AXIS) / AXIS_SPREAD_DEG) ** 2
+    costs = np.concatenate([costs, np.full((1, *costs.shape[1:]), UNKNOWN_COST)])
+    total = costs.min(axis=0).sum(axis=0) + prior
+    profile = (total - costs.min(axis=0) + costs).min(axis=(2, 3))
+    families = _same_planes(views)
     fits = []
-    for centre in _possible_centres(views, axis, start):
-        away = float(np.linalg.norm(centre - start)) / CENTRE_SPREAD_MM
-        measured = np.array([_measure(v, axis, centre) for v in views])
-        for turn in np.arange(-45.0, 46.0, 3.0):
-            costs = {role: _costs(role, measured, turn, views) for role in EXPECTED}
-            total = np.minimum(np.min(list(costs.values()), axis=0), UNKNOWN_COST).sum()
-            prior = 0.5 * away**2 + 0.5 * ((turn - USUAL_TURN_DEG) / TURN_SPREAD_DEG) ** 2
-            fits.append(_Fit(axis, float(turn), float(base + total + prior), costs, measured))
+    for flat in np.argsort(total, axis=None)[:FINALISTS]:
+        c, t = np.unravel_index(int(flat), total.shape)
+        chosen, cost = _without_twins(costs[:, :, c, t], families)
+        measured = np.stack([turns, offsets[:, c], tilts], axis=1)
+        fits.append(_Fit(cost + float(prior[c, t]), float(TURNS[t]), profile, chosen, measured))
     return min(fits, key=lambda f: f.cost)
 
 
-def _measure(view: Candidate, axis: Array, centre: Array) -> tuple[float, float, float]:
-    """Turn (0 to 180 degrees), offset to the right ventricle's side (mm) and tilt (degrees) of the nearest slice."""
-    plane = min(view.planes, key=lambda p: abs(float(p.signed_distance(centre))))
+def _same_planes(views: Sequence[Candidate]) -> list[list[int]]:
+    """Indices of views that show the same plane (a still and a cine, a repeat)."""
+    families: list[list[int]] = []
+    for k, view in enumerate(views):
+        for family in families:
+            other = views[family[0]]
+            apart = abs(float(other.planes[len(other.planes) // 2].signed_distance(view.centre)))
+            if _angle_deg(view.normal, other.normal) < SAME_PLANE_DEG and apart < SAME_PLANE_MM:
+                family.append(k)
+                break
+        else:
+            families.append([k])
+    return families
+
+
+def _without_twins(costs: Array, families: Sequence[Sequence[int]]) -> tuple[npt.NDArray[np.intp], float]:
+    """The cheapest role of each view where two different planes of one role cost extra, and the total cost."""
+    by_family = np.stack([costs[:, f].sum(axis=1) for f in families], axis=1)
+    likely = np.argsort(by_family, axis=0)[: 3 if len(families) < 8 else 2].T
+    if len(families) > 12:
+        likely = likely[:, :1]
+    picks = np.array(list(itertools.product(*likely)))
+    total = by_family[picks, np.arange(len(families))].sum(axis=1)
+    for one, two in itertools.combinations(range(len(families)), 2):
+        total += TWICE_COST * ((picks[:, one] == picks[:, two]) & (picks[:, one] < len(costs) - 1))
+    best = int(total.argmin())
+    chosen = np.zeros(costs.shape[1], dtype=np.intp)
+    for family, role in zip(families, picks[best], strict=True):
+        chosen[list(family)] = role
+    return chosen, float(total[best])
+
+
+def _measured_angles(views: Sequence[Candidate], axis: Array) -> tuple[Array, Array]:
+    """Turn (0 to 180 degrees from the patient's right) and tilt (degrees) of each view, ``(views,)``."""
     first, second = _frame(axis)
-    along = np.cross(plane.normal, axis)
-    turn = float(np.degrees(np.arctan2(along @ second, along @ first))) % 180
-    side = 1.0 if plane.normal @ first < 0 else -1.0
-    offset = side * float(plane.signed_distance(centre))
-    tilt = float(np.degrees(np.arcsin(np.clip(plane.normal @ axis, -1, 1))))
-    return turn, offset, tilt
+    normals = np.array([v.normal for v in views])
+    along = np.cross(normals, axis)
+    turns = np.degrees(np.arctan2(along @ second, along @ first)) % 180
+    return turns, np.degrees(np.arcsin(np.clip(normals @ axis, -1, 1)))
 
 
-def _costs(role: str, measured: Array, turn: float, views: Sequence[Candidate]) -> Array:
-    """Negative log likelihood of one role for every view, up to a constant, ``(n,)``."""
-    e = EXPECTED[role]
-    turned = (measured[:, 0] - turn - e.turn[0] + 90) % 180 - 90
-    deviations = np.stack([turned / e.turn[1], (measured[:, 1] - e.offset[0]) / e.offset[1], measured[:, 2] / e.tilt])
-    names = np.array([-NAME_COST if role in v.named else 0.0 for v in views])
-    scouts = np.array([UNKNOWN_COST if v.scout else 0.0 for v in views])
-    spread: npt.NDArray[np.float64] = np.log(e.turn[1] * e.offset[1] * e.tilt / (12 * 8 * 9)) + e.rare
-    return np.asarray(0.5 * (deviations**2).sum(axis=0) + spread + names + scouts)
+def _measured_offsets(views: Sequence[Candidate], axis: Array, centres: Array) -> Array:
+    """Mm from each centre to each view's nearest slice, positive to the right ventricle's side, ``(views, centres)``."""
+    first, _ = _frame(axis)
+    found = []
+    for view in views:
+        distances = np.array([p.signed_distance(centres) for p in view.planes])
+        nearest = np.take_along_axis(distances, np.abs(distances).argmin(axis=0)[None], axis=0)[0]
+        found.append(nearest if view.normal @ first < 0 else -nearest)
+    return np.array(found)
+
+
+def _all_costs(views: Sequence[Candidate], turns: Array, offsets: Array, tilts: Array) -> Array:
+    """Negative log likelihoods up to a constant, ``(roles, views, centres, turns)``."""
+    found = []
+    for role, e in EXPECTED.items():
+        turned = (turns[:, None] - TURNS - e.turn[0] + 90) % 180 - 90
+        names = np.array([-NAME_COST if role in v.named else 0.0 for v in views])
+        scouts = np.array([UNKNOWN_COST if v.scout else 0.0 for v in views])
+        spread = float(np.log(e.turn[1] * e.offset[1] * e.tilt / (12 * 8 * 9)))
+        single = 0.5 * (tilts / e.tilt) ** 2 + names + scouts + spread + e.rare
+        by_centre = 0.5 * ((offsets - e.offset[0]) / e.offset[1]) ** 2
+        by_turn = 0.5 * (turned / e.turn[1]) ** 2
+        found.append(single[:, None, None] + by_centre[:, :, None] + by_turn[:, None, :])
+    return np.array(found)
 
 
 def _describe_long_axis(view: Candidate, fit: _Fit, index: int) -> None:
     """Role, reason, rival and margin of one view under the best fit."""
-    ranked = sorted((float(costs[index]), role) for role, costs in fit.costs.items())
+    roles = [*EXPECTED, UNKNOWN]
+    costs = dict(zip(roles, fit.costs[:, index].tolist(), strict=True))
+    role = roles[fit.chosen[index]]
     turn, offset, tilt = fit.measured[index]
     turned = (turn - fit.turn + 20) % 180 - 20
     where = "through the LV centre" if abs(offset) < 12 else f"{abs(offset):.0f} mm from the LV centre"
@@ -258,8 +334,8 @@ def _describe_long_axis(view: Candidate, fit: _Fit, index: int) -> None:
     facts = f"{abs(tilt):.0f}° from the long axis, {where}, turned {turned:.0f}° from the 4-chamber position"
     if view.scout:
         view.reason = "lies along the patient's own axes, like a scout"
-    elif ranked[0][0] > UNKNOWN_COST:
+    elif role == UNKNOWN:
         view.reason = f"fits no view: {facts}"
     else:
-        view.role, view.reason, view.rival = ranked[0][1], facts, ranked[1][1]
-        view.margin = ranked[1][0] - ranked[0][0]
+        rival = min((r for r in EXPECTED if r != role), key=lambda r: costs[r])
+        view.role, view.reason, view.rival, view.margin = role, facts, rival, costs[rival] - costs[role]
