@@ -4,7 +4,16 @@ from .cohort import Cohort
 from .cohort import read_cohort
 from .cohort import split_subjects
 from .cohort import subject_order
+from .crossings import Crossing
+from .crossings import crossing_of_views
+from .crossings import same_frame
+from .inspect_page import inspect_html
+from .inspecting import inspect
+from .inspecting import inspect_cohort
+from .inspecting import inspect_text
 from .knee_roles import mirrored
+from .phases import ed_es_by_volume
+from .phases import ed_es_phases
 from .reading import read_study
 from .study import HEART_ROLES
 from .study import KNEE_ROLES

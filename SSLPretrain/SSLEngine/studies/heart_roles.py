@@ -183,8 +183,8 @@ class _Fit:
         cost: Of the whole explanation.
         turn: Degrees from the patient's right to the 4-chamber plane.
         costs: Cost of each role, and last of none, for each view, ``(roles + 1, views)``.
-            Each is that of the best explanation of all views in which this view has this role, so that the costs say how
-            sure a role is whatever the heart's true centre and turn.
+            Each is that of the best explanation of all views in which this view has this role, so that the costs say
+            how sure a role is whatever the heart's true centre and turn.
         chosen: Which of them each view takes, ``(views,)``.
         measured: Turn, offset and tilt of each view, ``(views, 3)``.
     """
@@ -297,7 +297,7 @@ def _measured_angles(views: Sequence[Candidate], axis: Array) -> tuple[Array, Ar
 
 
 def _measured_offsets(views: Sequence[Candidate], axis: Array, centres: Array) -> Array:
-    """Mm from each centre to each view's nearest slice, positive to the right ventricle's side, ``(views, centres)``."""
+    """Distance in mm of each centre from each view's nearest slice, ``(views, centres)``, positive on the RV's side."""
     first, _ = _frame(axis)
     found = []
     for view in views:
