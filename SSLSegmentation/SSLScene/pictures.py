@@ -51,7 +51,9 @@ class Studio:
         _choose_offscreen_window()
         from trame_slicer.core import SlicerApp
 
-        return cls(SlicerApp())
+        app = SlicerApp()
+        _add_layouts(app.scene)
+        return cls(app)
 
     @property
     def scene(self) -> Any:
@@ -63,7 +65,7 @@ class Studio:
         from trame_slicer.views import SliceView
 
         if name not in self.slice_views:
-            self.slice_views[name] = SliceView(self.scene, self.app.app_logic, name)
+            self.slice_views[name] = SliceView(self.scene, self.app.app_logic, name, **_on_demand())
         view = self.slice_views[name]
         view.render_window().SetSize(*size)
         view.get_view_node().SetDimensions(*size, 1)
@@ -74,12 +76,38 @@ class Studio:
         from trame_slicer.views import ThreeDView
 
         if self.space_view is None:
-            self.space_view = ThreeDView(self.scene, self.app.app_logic, "1")
+            self.space_view = ThreeDView(self.scene, self.app.app_logic, "1", **_on_demand())
             self.space_view.set_background_gradient_color(*BACKGROUND_3D)
             self.space_view.renderer().GradientBackgroundOn()
             self.space_view.set_box_visible(False)
+            # Depth peeling, which translucent quads need, draws nothing into a multi-sampled off-screen window.
+            self.space_view.render_window().SetMultiSamples(0)
+            self.space_view.renderer().UseFXAAOn()
         self.space_view.render_window().SetSize(*size)
         return self.space_view
+
+
+def _add_layouts(scene: Any) -> None:
+    """Gives the scene the descriptions of Slicer's own layouts, which the layout manager would bring.
+
+    They come from a logic on a scene of its own, because in this one it would also make all the view nodes.
+    """
+    import slicer
+
+    logic = slicer.vtkMRMLLayoutLogic()
+    elsewhere = slicer.vtkMRMLScene()
+    logic.SetMRMLScene(elsewhere)
+    known = logic.GetLayoutNode()
+    node = scene.AddNewNodeByClass("vtkMRMLLayoutNode")
+    for number in known.GetLayoutIndices():
+        node.AddLayoutDescription(number, known.GetLayoutDescription(number))
+
+
+def _on_demand() -> dict[str, Any]:
+    """Views are drawn when a picture is taken, not at every change of the scene."""
+    from trame_slicer.views.render_scheduler import NoScheduleRendering
+
+    return {"scheduled_render_strategy": NoScheduleRendering()}
 
 
 def _choose_offscreen_window() -> None:
@@ -143,7 +171,7 @@ def annotate(view: Any, title: str, entries: Sequence[Entry]) -> list[Any]:
     size = max(14, height // 42)
     props = [_text(title, (0.95, 0.95, 0.95), (12, height - 12), size + 4, top=True)]
     for k, entry in enumerate(reversed(entries)):
-        props.append(_text(f"■ {entry.text}", entry.colour, (12, 12 + k * round(1.5 * size)), size, top=False))
+        props.append(_text(entry.text, entry.colour, (12, 12 + k * round(1.5 * size)), size, top=False))
     for prop in props:
         view.first_renderer().AddViewProp(prop)
     return props
@@ -164,8 +192,9 @@ def _text(text: str, colour: Sequence[float], at: tuple[int, int], size: int, *,
     style = actor.GetTextProperty()
     style.SetFontSize(size)
     style.SetColor(*colour)
-    style.SetShadow(True)
     style.SetBold(True)
+    style.SetBackgroundColor(0.0, 0.0, 0.0)
+    style.SetBackgroundOpacity(0.45)
     style.SetVerticalJustificationToTop() if top else style.SetVerticalJustificationToBottom()
     return actor
 
@@ -229,12 +258,16 @@ def make(study_path: Path, segmentations: Sequence[Path], out: Path) -> list[Pat
     from . import segments
 
     studio = Studio.open()
+    _be_quiet()
     exam = exams.load_study(studio.scene, read_study(study_path))
     models = planes.show_planes(studio.scene, exam)
     crossings.show_table(studio.scene, exam)
     found = [segments.load_for_exam(studio.scene, exam, path) for path in segmentations]
+    stacks = {item.view.name for item in exam.views if len(item.view.planes) > 1}
     for node in found:
-        segments.add_surface(node)
+        # A label map of one slice would be a slab in 3D.
+        if node.GetAttribute(exams.VIEW) in stacks:
+            segments.add_surface(node)
     out.mkdir(parents=True, exist_ok=True)
     for name in layouts.slice_view_names(layouts.main_views(exam)):
         studio.slice_view(name)
@@ -245,12 +278,21 @@ def make(study_path: Path, segmentations: Sequence[Path], out: Path) -> list[Pat
     return [*written, out / "scene.mrb"]
 
 
+def _be_quiet() -> None:
+    """Saving tells every file that it packs. What goes wrong here is raised, so VTK need print nothing."""
+    import vtk
+
+    vtk.vtkOutputWindow.GetInstance().SetDisplayModeToNever()
+    vtk.vtkLogger.SetStderrVerbosity(vtk.vtkLogger.VERBOSITY_OFF)
+
+
 def _slice_picture(
     studio: Studio, exam: Any, name: str, item: Any, models: Sequence[Any], found: Sequence[Any], out: Path
 ) -> Path:
     from . import crossings
     from . import layouts
     from . import roles
+    from .exams import VIEW
 
     point = crossings.meeting_point(exam)
     index = crossings.nearest_slice(item.view, point)
@@ -263,7 +305,12 @@ def _slice_picture(
     lines = [_entry(m) for k, m in enumerate(models) if k != own and m.GetDisplayNode().GetVisibility()]
     props = annotate(view, title, [*lines, *_segment_entries(item, found)])
     path = out / f"slice_{item.view.role}.png"
+    for node in found:
+        # Label maps of other views would be slabs across this one.
+        node.GetDisplayNode().SetVisibility2D(node.GetAttribute(VIEW) == item.view.name)
     write_png(capture(view), path)
+    for node in found:
+        node.GetDisplayNode().SetVisibility2D(True)
     clear_annotation(view, props)
     return path
 
@@ -276,7 +323,7 @@ def picture_size(plane: Any, longest: int = 900) -> tuple[int, int]:
 
 
 def _entry(model: Any) -> Entry:
-    return Entry(model.GetName(), model.GetDisplayNode().GetColor())
+    return Entry(model.GetName().removesuffix(" planes"), model.GetDisplayNode().GetColor())
 
 
 def _segment_entries(item: Any, found: Sequence[Any]) -> list[Entry]:
@@ -296,17 +343,33 @@ def _segment_entries(item: Any, found: Sequence[Any]) -> list[Entry]:
 def _space_picture(
     studio: Studio, exam: Any, placed: dict[str, Any], models: Sequence[Any], found: Sequence[Any], path: Path
 ) -> Path:
+    """The images of the three main views in 3D, framed in their colours, with the segmented structures."""
     from . import crossings
+    from . import layouts
+    from . import planes
 
-    for name in list(placed)[:3]:
-        studio.slice_views[name].get_view_node().SetSliceVisible(True)
-    view = studio.view_3d()
     point = crossings.meeting_point(exam)
-    aim(view, point, [crossings.middle_plane(item.view).normal for item in placed.values()])
-    entries = [_entry(m) for m in models if m.GetDisplayNode().GetVisibility()]
-    props = annotate(view, exam.study.name, entries)
-    write_png(capture(view), path)
-    clear_annotation(view, props)
+    main = list(placed.items())[:3]
+    for model, item in zip(models, exam.views, strict=True):
+        framed = any(item is shown for _, shown in main)
+        model.GetDisplayNode().SetVisibility3D(False)
+        model.GetNthDisplayNode(1).SetVisibility3D(framed)
+        planes.show_slices(model, [crossings.nearest_slice(item.view, point)])
+    for name, item in main:
+        view = studio.slice_views[name]
+        plane = item.view.planes[crossings.nearest_slice(item.view, point)]
+        layouts.look_at(view.get_view_node(), plane)
+        view.get_view_node().SetSliceVisible(True)
+    space = studio.view_3d()
+    widest = max(max(crossings.middle_plane(item.view).extent) for _, item in main)
+    aim(space, point, [crossings.middle_plane(item.view).normal for _, item in main], 1.15 * widest)
+    entries = [_entry(models[exam.views.index(item)]) for _, item in main]
+    structures = {e.text: e for _, item in main for e in _segment_entries(item, found)}
+    props = annotate(space, exam.study.name, [*entries, *structures.values()])
+    write_png(capture(space), path)
+    clear_annotation(space, props)
+    for model in models:
+        planes.show_slices(model, range(planes.number_of_slices(model)))
     return path
 
 

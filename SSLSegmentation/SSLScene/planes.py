@@ -32,7 +32,9 @@ from .host import subject_hierarchy
 #: Quads lie this far (mm) above their image. A slice view that looks exactly along a quad would otherwise cut it
 #: where rounding errors change sign, and draw a line that is not there.
 LIFT_MM = 1e-3
-FILL_OPACITY = 0.25
+#: Opacity in 3D of one quad, and of a whole stack of them looked through from end to end.
+QUAD_OPACITY = 0.25
+STACK_OPACITY = 0.45
 LINE_THICKNESS = 2
 
 
@@ -77,22 +79,32 @@ def add_planes(scene: Any, name: str, planes: Sequence[Plane], colour: roles.Col
     node.SetAndObservePolyData(surface)
     node.CreateDefaultDisplayNodes()
     show_slices(node, range(len(planes)))
-    _style(node.GetDisplayNode(), colour)
+    _fill(node.GetDisplayNode(), min(QUAD_OPACITY, 1 - (1 - STACK_OPACITY) ** (1 / len(planes))))
+    outline = scene.AddNewNodeByClass("vtkMRMLModelDisplayNode", f"{name} outline")
+    _outline(outline)
+    node.AddAndObserveDisplayNodeID(outline.GetID())
+    recolour(node, colour)
     return node
 
 
-def _style(display: Any, colour: roles.Colour) -> None:
-    display.SetColor(*colour)
-    display.SetEdgeColor(*colour)
-    display.SetEdgeVisibility(True)
-    display.SetLineWidth(2)
-    display.SetOpacity(FILL_OPACITY)
+def _fill(display: Any, opacity: float) -> None:
+    """Translucent quads in 3D, full lines in the slice views."""
+    display.SetOpacity(opacity)
     display.SetLighting(False)
     display.SetBackfaceCulling(False)
+    display.SetBackfaceColorHSVOffset(0.0, 0.0, 0.0)
     display.SetVisibility2D(True)
     display.SetSliceDisplayModeToIntersection()
     display.SetSliceIntersectionThickness(LINE_THICKNESS)
     display.SetSliceIntersectionOpacity(1.0)
+
+
+def _outline(display: Any) -> None:
+    """The quads' edges in 3D only: a polygon's wireframe is its outline."""
+    display.SetRepresentation(display.WireframeRepresentation)
+    display.SetLineWidth(3)
+    display.SetLighting(False)
+    display.SetVisibility2D(False)
 
 
 def number_of_slices(model: Any) -> int:
@@ -131,16 +143,13 @@ def corners(model: Any) -> Array:
     return np.array(vtk_to_numpy(model.GetPolyData().GetPoints().GetData()), dtype=np.float64).reshape(-1, 4, 3)
 
 
-def show(model: Any, visible: bool, in_slices: bool | None = None) -> None:
+def show(model: Any, visible: bool, in_slices: bool = True) -> None:
     """Switches a plane model on or off, and its lines in the slice views apart from that."""
-    display = model.GetDisplayNode()
-    display.SetVisibility(visible)
-    if in_slices is not None:
-        display.SetVisibility2D(in_slices)
+    model.SetDisplayVisibility(visible)
+    model.GetDisplayNode().SetVisibility2D(visible and in_slices)
 
 
 def recolour(model: Any, colour: roles.Colour) -> None:
-    """Gives a plane model another colour, lines and edges included."""
-    display = model.GetDisplayNode()
-    display.SetColor(*colour)
-    display.SetEdgeColor(*colour)
+    """Gives a plane model a colour, lines and outlines included."""
+    for k in range(model.GetNumberOfDisplayNodes()):
+        model.GetNthDisplayNode(k).SetColor(*colour)
