@@ -149,13 +149,13 @@ def test_labels_agree_where_planes_cross_and_not_beside(unshifted: tuple, name: 
         assert segment is not None
         points = segment.points[0] + np.linspace(0, 1, 200)[:, None] * (segment.points[1] - segment.points[0])
         here, there = _on_line(host, label, points), _on_line(guest, guest_labels, points)
-        moved = _on_line(host, label, points + 15 * guest.normal)
+        moved = _on_line(host, label, points + 25 * guest.normal)
         used = (here > 0) | (there > 0)
         same.append((here == there)[used])
         beside.append((moved == there)[used])
     # Nearest pixels of two grids differ by up to a pixel at each border.
     assert np.concatenate(same).mean() > 0.93
-    assert np.concatenate(beside).mean() < np.concatenate(same).mean() - 0.1
+    assert np.concatenate(beside).mean() < np.concatenate(same).mean() - 0.3
 
 
 def test_labels_are_those_of_the_body_at_the_pixel(unshifted: tuple) -> None:
@@ -218,7 +218,7 @@ def test_apex_points_left_forwards_and_down_and_handedness_is_right() -> None:
 
 def test_volumes_are_those_of_people() -> None:
     by_group: dict[str, list[tuple[float, float, float, float]]] = {"normal": [], "hypertrophy": [], "infarct": []}
-    for seed in range(40):
+    for seed in range(28):
         body = _body(seed)
         rest, systole = body.volumes_ml(0.0, 4.0), body.volumes_ml(1.0, 4.0)
         ejection = 100 * (1 - systole[LV] / rest[LV])

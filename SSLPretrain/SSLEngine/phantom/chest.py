@@ -46,7 +46,7 @@ def draw_tissues(rng: np.random.Generator) -> Tissues:
     return Tissues(
         myocardium=myocardium,
         fat=phase * float(rng.uniform(0.8, 1.6)),
-        lung=float(rng.uniform(0.03, 0.12)),
+        lung=float(rng.uniform(0.03, 0.15)),
         liver=float(myocardium * rng.uniform(0.75, 1.35)),
         spleen=float(rng.uniform(0.3, 0.6)),
         stomach=float(rng.uniform(0.08, 0.7)),
@@ -54,7 +54,7 @@ def draw_tissues(rng: np.random.Generator) -> Tissues:
         marrow=float(rng.uniform(0.12, 0.35)),
         right_blood=float(rng.uniform(0.72, 1.02)),
         aortic_blood=float(rng.uniform(0.8, 1.1)),
-        flow=float(rng.uniform(0.03, 0.12)),
+        flow=float(rng.uniform(0.04, 0.15)),
     )
 
 

@@ -198,7 +198,7 @@ def draw_heart(rng: np.random.Generator, depth: float) -> HeartShape:
         aorta=float(size * rng.normal(13.5, 1.2)),
         fat=float(rng.gamma(3, 0.9) + 0.8),
         papillary=float(size * rng.uniform(3.8, 6.2)),
-        trabeculae=float(rng.uniform(0.6, 2.0)),
+        trabeculae=float(rng.uniform(0.8, 2.6)),
     )
 
 
@@ -249,7 +249,7 @@ class HeartBody:
 
     def place(self, points: Floats) -> Place:
         """Points ``(3, n)`` with what does not change from phase to phase."""
-        offset = warped(points, self.texture, 15.0, 1.1) - np.asarray(self.shape.origin, np.float32)[:, None]
+        offset = warped(points, self.texture, 15.0, 1.4) - np.asarray(self.shape.origin, np.float32)[:, None]
         local = self.shape.axes.astype(np.float32) @ offset
         return Place(points, local, self.texture(points, 5.0), self.texture(points, 22.0, (50.0, 11.0, 29.0)))
 
@@ -297,7 +297,7 @@ class _Moment:
         padded = hull - np.float32(s.fat) * (1 + np.float32(0.7) * lumps) - 0.8
         canvas.paint(padded - 1.2, t.muscle)
         canvas.paint(padded, np.float32(t.fat) * (np.float32(0.9) + np.float32(0.06) * grain))
-        wall: Floats = np.float32(t.myocardium) * (1 + np.float32(0.09) * grain + np.float32(0.06) * swirl)
+        wall: Floats = np.float32(t.myocardium) * (1 + np.float32(0.12) * grain + np.float32(0.08) * swirl)
         canvas.paint(veins - 1.0, wall)
         canvas.paint(veins, blood * np.float32(0.9 * t.right_blood))
         canvas.paint(np.minimum(left_atrium, right_atrium) - 2.2, wall)
@@ -342,7 +342,7 @@ class _Moment:
         depth = np.float32(self.shape.trabeculae) * (np.float32(0.5) + p[2] / np.float32(0.8 * self.shape.apex))
         rough = smooth + np.maximum(depth, 0) * (1 + grain)
         canvas.paint(np.maximum(np.maximum(-rough, smooth), base + 8), wall)
-        papillary = np.maximum(self._papillary(p), smooth)
+        papillary = np.maximum(self._papillary(p) + np.float32(0.7) * grain, smooth)
         canvas.paint(papillary, wall)
 
     def _papillary(self, p: Floats) -> Floats:
