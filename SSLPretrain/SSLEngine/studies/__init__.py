@@ -8,6 +8,7 @@ from .crossings import Crossing
 from .crossings import crossing_of_views
 from .crossings import same_frame
 from .inspect_page import inspect_html
+from .inspect_page import page_of_cohort
 from .inspecting import inspect
 from .inspecting import inspect_cohort
 from .inspecting import inspect_text

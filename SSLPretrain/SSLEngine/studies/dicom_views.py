@@ -46,7 +46,7 @@ BIG_GAP_MM = 5.0
 _SCOUTS = ("localizer", "localiser", "scout", "survey", "localisation")
 
 
-@dataclass
+@dataclass(eq=False)
 class Slice:
     """One place with everything acquired there, in time order."""
 
@@ -54,7 +54,7 @@ class Slice:
     frames: list[Frame]
 
 
-@dataclass
+@dataclass(eq=False)
 class Stack:
     """The slices of one view, before it becomes one.
 

@@ -7,14 +7,20 @@ import html
 import io
 from collections.abc import Iterable
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ..geometry import Array
+from ..geometry import crossing_segment
 from .cohort import Cohort
-from .crossings import crossing_of_views
+from .cohort import read_cohort
+from .crossings import same_frame
+from .dicom import FramePolicy
 from .inspecting import inspect_cohort
+from .reading import Progress
 from .study import Study
 from .study import StudyError
 from .study import View
@@ -26,7 +32,7 @@ ROLE_COLOURS = {
     "3ch": "#ba68c8",
     "4ch": "#81c784",
     "rv2ch": "#e57373",
-    "rvot": "#f06292",
+    "rvot": "#fff176",
     "sag": "#ffb74d",
     "cor": "#81c784",
     "ax": "#4fc3f7",
@@ -44,8 +50,34 @@ img{display:block;background:#000;max-width:22em}.doubt{color:#a33b00}.path{colo
 """
 
 
-def inspect_html(cohort: Cohort) -> str:
-    """A self-contained page about a cohort, or about a single exam read as one."""
+def inspect_html(
+    path: Path,
+    out: Path,
+    *,
+    labels_suffix: str = "_seg",
+    frame_of_reference: FramePolicy = "warn",
+    organ: str | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Writes the page about an exam or a cohort; the other arguments are those of :func:`read_cohort`.
+
+    Raises:
+        StudyError: Nothing usable was found, or the page cannot be written.
+    """
+    cohort = read_cohort(
+        path, labels_suffix=labels_suffix, frame_of_reference=frame_of_reference, organ=organ, progress=progress
+    )
+    page = page_of_cohort(cohort)
+    try:
+        out.write_text(page, encoding="utf-8")
+    except OSError as error:
+        msg = f"{out} could not be written ({error.strerror}): check the folder and its permissions."
+        raise StudyError(msg) from error
+    return out
+
+
+def page_of_cohort(cohort: Cohort) -> str:
+    """The page about a cohort, or about a single exam read as one, as text."""
     report = inspect_cohort(cohort)
     sections = [
         _section(study, facts, pictured=number < MAX_PICTURED)
@@ -183,18 +215,28 @@ def view_picture(view: View, study: Study, width: int = 360) -> bytes:
 
 
 def _draw_lines(axes: Any, view: View, study: Study, index: int) -> None:
-    """The line of each other view; views on the same plane are drawn once, a role's name once in the legend."""
-    drawn: list[npt.NDArray[np.float64]] = []
+    """The lines of all slices of each other view, the middle one stronger; a repeat of a plane is drawn once."""
+    host = view.planes[index]
+    drawn: list[Array] = []
     roles: set[str] = set()
     for guest in study.views:
-        segment = None if guest is view else crossing_of_views(view, guest).segments[index]
-        if segment is None or any(np.abs(segment.host_pixels - ends).max() < 1 for ends in drawn):
+        if guest is view or same_frame(view, guest):
             continue
-        drawn.append(segment.host_pixels)
-        label = None if guest.role in roles else guest.role
-        roles.add(guest.role)
-        axes.plot(*segment.host_pixels.T, color=ROLE_COLOURS.get(guest.role, "#b0bec5"), linewidth=1.4, label=label)
+        for k, plane in enumerate(guest.planes):
+            segment = crossing_segment(host, plane)
+            if segment is None or any(np.abs(segment.host_pixels - ends).max() < 1 for ends in drawn):
+                continue
+            drawn.append(segment.host_pixels)
+            width = 1.4 if k == len(guest.planes) // 2 else 0.6
+            axes.plot(*segment.host_pixels.T, color=ROLE_COLOURS.get(guest.role, "#b0bec5"), linewidth=width)
+            roles.add(guest.role)
+    _draw_legend(axes, sorted(roles))
+
+
+def _draw_legend(axes: Any, roles: Sequence[str]) -> None:
     if roles:
+        for role in roles:
+            axes.plot([], [], color=ROLE_COLOURS.get(role, "#b0bec5"), label=role)
         axes.legend(loc="upper left", fontsize=8, framealpha=0.6, facecolor="black", labelcolor="white", borderpad=0.3)
 
 

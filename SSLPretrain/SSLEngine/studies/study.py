@@ -36,7 +36,7 @@ class Irregularity:
     consequence: str
 
 
-@dataclass
+@dataclass(eq=False)
 class View:
     """One stack of parallel planes, or one plane, of a study.
 
@@ -113,7 +113,7 @@ class View:
         )
 
 
-@dataclass
+@dataclass(eq=False)
 class Study:
     """One exam of one subject.
 
