@@ -196,7 +196,7 @@ def draw_heart(rng: np.random.Generator, depth: float) -> HeartShape:
         atria=(float(size * rng.normal(1, 0.1)), float(size * rng.normal(1, 0.1))),
         root=(float(size * 18 * np.cos(direction)), float(size * 18 * np.sin(direction))),
         aorta=float(size * rng.normal(13.5, 1.2)),
-        fat=float(rng.gamma(3, 0.9) + 0.8),
+        fat=float(rng.gamma(3, 0.6) + 0.7),
         papillary=float(size * rng.uniform(3.8, 6.2)),
         trabeculae=float(rng.uniform(0.8, 2.6)),
     )
