@@ -100,13 +100,12 @@ def test_each_view_shows_the_chambers_that_it_is_named_for(study: Study) -> None
     assert present["3ch"] >= {0, 1, 2, 3, 4, 6}
 
 
-def test_blood_is_brighter_than_muscle_and_muscle_than_lung() -> None:
-    for seed in (5, 8):
-        view = make_study("heart", seed).first("sax")
-        grey, label = view.pixels(0), view.labels(0)
-        blood, muscle = np.median(grey[label == LV]), np.median(grey[label == MYOCARDIUM])
-        assert 0.18 < muscle / blood < 0.6
-        assert np.percentile(grey[grey > 0], 10) < 0.35 * blood
+def test_blood_is_brighter_than_muscle_and_muscle_than_lung(study: Study) -> None:
+    view = study.first("sax")
+    grey, label = view.pixels(0), view.labels(0)
+    blood, muscle = np.median(grey[label == LV]), np.median(grey[label == MYOCARDIUM])
+    assert 0.18 < muscle / blood < 0.6
+    assert np.percentile(grey[grey > 0], 10) < 0.35 * blood
 
 
 def test_phases_sample_the_cycle() -> None:
@@ -218,7 +217,7 @@ def test_apex_points_left_forwards_and_down_and_handedness_is_right() -> None:
 
 def test_volumes_are_those_of_people() -> None:
     by_group: dict[str, list[tuple[float, float, float, float]]] = {"normal": [], "hypertrophy": [], "infarct": []}
-    for seed in range(28):
+    for seed in range(20):
         body = _body(seed)
         rest, systole = body.volumes_ml(0.0, 4.0), body.volumes_ml(1.0, 4.0)
         ejection = 100 * (1 - systole[LV] / rest[LV])

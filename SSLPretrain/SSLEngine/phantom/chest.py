@@ -161,9 +161,7 @@ class Chest:
         part.paint(ellipsoid(p[:2], (9.0, self.inner[1] - 54.0), (9.0, 6.0)), tissues.muscle)
         below = np.maximum((p[2] - self.dome(p)) * np.float32(0.8), bound)
         part.paint(below, tissues.muscle)
-        bowel = np.where(
-            first > -0.8, np.float32(tissues.stomach) * (1 + 0.3 * second), np.float32(tissues.fat * 0.85)
-        )
+        bowel = np.where(first > -0.8, np.float32(tissues.stomach) * (1 + 0.3 * second), np.float32(tissues.fat * 0.85))
         part.paint(below + 2.5, bowel.astype(np.float32))
         liver = tissues.liver * (1 + 0.09 * rough[inside])
         reach_left = self.liver_edge + 60.0
