@@ -119,7 +119,8 @@ def contents(version: str, revision: str, system: str, commit: str, root: Path =
         for name in listed_files(module, root):
             path = root / module / name
             if not path.is_file():
-                msg = f"{module}/CMakeLists.txt lists {name}, which is not there; run 'python Resources/package.py --lists'."
+                remedy = "run 'python Resources/package.py --lists'"
+                msg = f"{module}/CMakeLists.txt lists {name}, which is not there; {remedy}."
                 raise PackageError(msg)
             target = f"{scripted}/{name}"
             if target in files:
@@ -154,12 +155,13 @@ def make(version: str, revision: str | None, system: str, out: Path, root: Path 
 
 
 def _write_tar(path: Path, files: dict[str, bytes], time: int) -> Path:
-    with path.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as zipped:
-        with tarfile.open(fileobj=zipped, mode="w", format=tarfile.USTAR_FORMAT) as archive:  # type: ignore[arg-type]
-            for name, data in files.items():
-                entry = tarfile.TarInfo(name)
-                entry.size, entry.mtime, entry.mode = len(data), time, 0o644
-                archive.addfile(entry, io.BytesIO(data))
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for name, data in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mtime, entry.mode = len(data), time, 0o644
+            archive.addfile(entry, io.BytesIO(data))
+    path.write_bytes(gzip.compress(packed.getvalue(), mtime=0))
     return path
 
 
@@ -173,6 +175,7 @@ def _write_zip(path: Path, files: dict[str, bytes], date: datetime.datetime) -> 
 
 
 def main() -> int:
+    """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", default="5.10", help="Slicer version, as 5.10")
     parser.add_argument("--revision", default=None, help="Slicer revision; known for " + ", ".join(REVISIONS))

@@ -157,9 +157,17 @@ def test_description_file_and_catalogue(package: ModuleType) -> None:
     entry = json.loads((ROOT / "Resources" / "SSLSegmentation.json").read_text())
     assert entry["tier"] == 1
     assert entry["build_dependencies"] == lines["depends"].split()
-    allowed = (
-        "$schema build_dependencies build_subdirectory category scm_revision scm_url scm_type tier enabled".split()
-    )
+    allowed = [
+        "$schema",
+        "build_dependencies",
+        "build_subdirectory",
+        "category",
+        "scm_revision",
+        "scm_url",
+        "scm_type",
+        "tier",
+        "enabled",
+    ]
     assert set(entry) <= set(allowed)
     assert entry["scm_url"].rsplit("/", 1)[1].startswith("Slicer")
 

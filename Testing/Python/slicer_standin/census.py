@@ -15,24 +15,97 @@ from typing import Any
 CENSUS = Path(__file__).with_name("census.json")
 
 #: Classes whose names the tests check; everything else is refused.
-USED = (
-    "QObject QWidget QFrame QLabel QPushButton QToolButton QCheckBox QComboBox QSpinBox QDoubleSpinBox QLineEdit QSlider "
-    "QPlainTextEdit QTextBrowser QProgressBar QTableWidget QTableWidgetItem QTabWidget QHeaderView QHBoxLayout QVBoxLayout "
-    "QFormLayout QGridLayout QTimer QColor QIcon QPixmap QSize QUrl QFont QGroupBox QFileDialog QMessageBox QSettings "
-    "QDesktopServices QSignalBlocker QAction QMenu QSplitter QStackedWidget QRadioButton QScrollArea "
-    "ctkCollapsibleButton ctkCollapsibleGroupBox ctkPathLineEdit ctkSliderWidget ctkComboBox ctkCheckableComboBox "
-    "ctkDoubleSpinBox ctkColorPickerButton ctkDirectoryButton "
-    "qMRMLWidget qMRMLNodeComboBox qMRMLSegmentEditorWidget qMRMLSegmentsTableView qMRMLSegmentationShow3DButton "
-    "qMRMLPlotWidget qMRMLPlotView qMRMLTableView qMRMLSliceWidget qMRMLSliceView qMRMLSliceControllerWidget qMRMLThreeDWidget "
-    "qMRMLThreeDView qMRMLSequenceBrowserPlayWidget qMRMLSequenceBrowserSeekWidget qMRMLLayoutManager qSlicerLayoutManager "
-    "qSlicerModuleManager qSlicerExtensionsManagerModel qSlicerFileDialog qMRMLCollapsibleButton"
-).split()
+USED = [
+    "QObject",
+    "QWidget",
+    "QFrame",
+    "QLabel",
+    "QPushButton",
+    "QToolButton",
+    "QCheckBox",
+    "QComboBox",
+    "QSpinBox",
+    "QDoubleSpinBox",
+    "QLineEdit",
+    "QSlider",
+    "QPlainTextEdit",
+    "QTextBrowser",
+    "QProgressBar",
+    "QTableWidget",
+    "QTableWidgetItem",
+    "QTabWidget",
+    "QHeaderView",
+    "QHBoxLayout",
+    "QVBoxLayout",
+    "QFormLayout",
+    "QGridLayout",
+    "QTimer",
+    "QColor",
+    "QIcon",
+    "QPixmap",
+    "QSize",
+    "QUrl",
+    "QFont",
+    "QGroupBox",
+    "QFileDialog",
+    "QMessageBox",
+    "QSettings",
+    "QDesktopServices",
+    "QSignalBlocker",
+    "QAction",
+    "QMenu",
+    "QSplitter",
+    "QStackedWidget",
+    "QRadioButton",
+    "QScrollArea",
+    "ctkCollapsibleButton",
+    "ctkCollapsibleGroupBox",
+    "ctkPathLineEdit",
+    "ctkSliderWidget",
+    "ctkComboBox",
+    "ctkCheckableComboBox",
+    "ctkDoubleSpinBox",
+    "ctkColorPickerButton",
+    "ctkDirectoryButton",
+    "qMRMLWidget",
+    "qMRMLNodeComboBox",
+    "qMRMLSegmentEditorWidget",
+    "qMRMLSegmentsTableView",
+    "qMRMLSegmentationShow3DButton",
+    "qMRMLPlotWidget",
+    "qMRMLPlotView",
+    "qMRMLTableView",
+    "qMRMLSliceWidget",
+    "qMRMLSliceView",
+    "qMRMLSliceControllerWidget",
+    "qMRMLThreeDWidget",
+    "qMRMLThreeDView",
+    "qMRMLSequenceBrowserPlayWidget",
+    "qMRMLSequenceBrowserSeekWidget",
+    "qMRMLLayoutManager",
+    "qSlicerLayoutManager",
+    "qSlicerModuleManager",
+    "qSlicerExtensionsManagerModel",
+    "qSlicerFileDialog",
+    "qMRMLCollapsibleButton",
+]
 
 #: Python modules whose function names and signatures the tests check.
-MODULES = (
-    "slicer.util slicer.packaging slicer.i18n slicer.testing slicer.ScriptedLoadableModule SampleData slicer.app "
-    "slicer.modules slicer.parameterNodeWrapper"
-).split()
+MODULES = [
+    "slicer.util",
+    "slicer.packaging",
+    "slicer.i18n",
+    "slicer.testing",
+    "slicer.ScriptedLoadableModule",
+    "SampleData",
+    "slicer.app",
+    "slicer.modules",
+    "slicer.parameterNodeWrapper",
+]
+
+
+#: Names of the ``qt`` module that have no entry of their own in the census.
+QT_NAMES = ["QBrush", "QColorDialog"]
 
 
 def trim(full: Path, out: Path = CENSUS) -> None:
@@ -48,6 +121,7 @@ def trim(full: Path, out: Path = CENSUS) -> None:
         "version": document["version"],
         "classes": {n: {k: v for k, v in e.items() if k in ("bases", "python_methods")} for n, e in classes.items()},
         "meta": {name: document["meta"][name] for name in sorted(meta_names) if name in document["meta"]},
+        "qt": [name for name in QT_NAMES if name in document["python"]["qt_namespace"]],
         "python": {name: document["python"][name] for name in MODULES},
     }
     out.write_text(json.dumps(kept, sort_keys=True, separators=(",", ":")) + "\n", encoding="utf-8")

@@ -149,7 +149,7 @@ class Field:
 
 
 def _check_box(field: Field, widget: Proxy) -> Any:
-    return ("toggled(bool)", lambda: widget.checked, lambda v: widget.setChecked(v)) if field.kind is bool else None
+    return ("toggled(bool)", lambda: widget.checked, widget.setChecked) if field.kind is bool else None
 
 
 def _number(field: Field, widget: Proxy) -> Any:

@@ -229,7 +229,7 @@ class Proxy:
                 raise AttributeError(msg)
             self._write(name, value)
         elif self._is_python_subclass() and name not in census.methods(self._names):
-            object.__setattr__(self, name, value)
+            self.__dict__[name] = value
         else:
             msg = f"{self._names}.{name}: creating new attributes on C++ objects is not allowed"
             raise AttributeError(msg)
@@ -417,6 +417,8 @@ class QtNamespace(ModuleType):
         if name in ("Signal", "Slot", "Property") or name.startswith("__"):
             raise AttributeError(name)
         factory = next((getattr(module, name) for module in _MODULES if hasattr(module, name)), None)
+        if factory is not None and name in census.document()["qt"]:
+            return value_class(name)
         if factory is None or name not in census.document()["classes"]:
             msg = f"module 'qt' has no '{name}', or it is not in the trimmed census (census.USED)"
             raise AttributeError(msg)

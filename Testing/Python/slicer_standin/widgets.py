@@ -95,16 +95,16 @@ class ctkCollapsibleGroupBox(QtWidgets.QGroupBox):
 
     def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
-        self._collapsed = False
+        self.setCheckable(True)
+        self.toggled.connect(self._fold)
 
-    def setCollapsed(self, collapsed: bool) -> None:
-        self._collapsed = collapsed
+    def _fold(self, shown: bool) -> None:
         for child in self.children():
             if isinstance(child, QtWidgets.QWidget):
-                child.setHidden(collapsed)
-        self.setMaximumHeight(24 if collapsed else 16777215)
+                child.setHidden(not shown)
+        self.setMaximumHeight(16777215 if shown else 22)
 
-    collapsed = Property(bool, lambda self: self._collapsed, setCollapsed)
+    collapsed = Property(bool, lambda self: not self.isChecked(), lambda self, value: self.setChecked(not value))
 
 
 class ctkPathLineEdit(QtWidgets.QWidget):

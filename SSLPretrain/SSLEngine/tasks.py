@@ -1,0 +1,198 @@
+"""What a window asks of a worker beside training: look at exams, make synthetic ones, segment, tell the devices.
+
+Each is a job like any other (``job.json`` in, events and a JSON document out), so that a window never waits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from . import jobs
+from .jobs import Cancelled
+from .jobs import Reporter
+from .settings import SettingsError
+
+INSPECT_FILE = "inspect.json"
+PROBE_FILE = "probe.json"
+RESULT_FILE = "result.json"
+#: Steps of a forecast; the first one warms up and does not count.
+FORECAST_STEPS = 3
+
+
+def run(kind: str, settings: Mapping[str, Any], reporter: Reporter) -> str:
+    """Runs a task in the reporter's folder.
+
+    Args:
+        kind: A key of :data:`TASKS`.
+        settings: Its settings from ``job.json``.
+        reporter: Told of progress; its folder takes the result.
+
+    Returns:
+        One sentence that says what was done.
+
+    Raises:
+        SettingsError: A setting is missing or not known.
+    """
+    task = TASKS[kind]
+    names = task.__code__.co_varnames[1 : task.__code__.co_argcount]
+    required = len(names) - len(task.__defaults__ or ())
+    for name in names[:required]:
+        if name not in settings:
+            msg = f"{kind}: the setting '{name}' is missing; give it in job.json."
+            raise SettingsError(msg)
+    for name in settings:
+        if name not in names:
+            msg = f"{kind}: expected the settings {', '.join(names)}, found '{name}'; remove it."
+            raise SettingsError(msg)
+    return task(reporter, **settings)
+
+
+def _tell(reporter: Reporter) -> Callable[..., None]:
+    """A progress callback that reports, and stops the task when that was asked for."""
+
+    def tell(done: int, total: int, message: str = "") -> None:
+        if reporter.stop_requested():
+            raise Cancelled
+        reporter.progress(done, total, message=message or None)
+
+    return tell
+
+
+def _folder(reporter: Reporter) -> Path:
+    if reporter.folder is None:
+        msg = "A task needs a job folder; create the job first."
+        raise SettingsError(msg)
+    return reporter.folder
+
+
+def inspect(reporter: Reporter, path: str, labels_suffix: str = "_seg") -> str:
+    """Looks at all exams of a folder."""
+    from .studies import inspect as look
+
+    document = look(Path(path), labels_suffix=labels_suffix, progress=_tell(reporter))
+    jobs.write_json(_folder(reporter) / INSPECT_FILE, document)
+    return f"Found {len(document['studies'])} exams in {path}"
+
+
+def phantom(reporter: Reporter, organ: str, studies: int, seed: int, out: str, format: str = "nifti") -> str:  # noqa: A002
+    """Makes synthetic exams."""
+    from .phantom import write_cohort
+
+    write_cohort(organ, studies, seed, Path(out), format, progress=_tell(reporter))
+    return f"Made {studies} synthetic exams in {out}"
+
+
+def segment(
+    reporter: Reporter,
+    model: str,
+    out: str,
+    input: str = "",  # noqa: A002
+    cohort: str = "",
+    device: str = "auto",
+    largest_component: bool = False,
+    labels_suffix: str = "_seg",
+) -> str:
+    """Segments one study into ``out`` (``.seg.nrrd``), or every study of a cohort into the folder ``out``."""
+    from .models import load_model
+    from .segment import Segmenter
+    from .segment import segment_study
+    from .studies import read_cohort
+    from .studies import read_study
+    from .training import choose_device
+
+    network, card = load_model(Path(model))
+    segmenter = Segmenter(network, card, choose_device(device), largest_component)
+    if not cohort:
+        document = segment_study(segmenter, read_study(Path(input)), Path(out), _tell(reporter))
+        jobs.write_json(_folder(reporter) / RESULT_FILE, document)
+        return f"Segmented {input} into {len(document['outputs'])} files"
+    studies = read_cohort(Path(cohort), labels_suffix=labels_suffix).studies
+    documents = {}
+    for number, study in enumerate(studies):
+        _tell(reporter)(number, len(studies), study.name)
+        documents[study.name] = segment_study(segmenter, study, Path(out) / study.name / "segmentation.seg.nrrd")
+    jobs.write_json(_folder(reporter) / RESULT_FILE, {"studies": documents})
+    return f"Segmented {len(studies)} exams into {out}"
+
+
+def probe(reporter: Reporter, pretrain: Mapping[str, Any] | None = None) -> str:
+    """Tells the devices that torch can use and, for a pretraining's settings, how long and how large it would be."""
+    import torch
+
+    document: dict[str, Any] = {"torch": torch.__version__, "devices": devices()}
+    names = ", ".join(device["name"] for device in document["devices"])
+    document["summary"] = f"PyTorch {torch.__version__} can use: {names}."
+    if pretrain is not None:
+        document["forecast"] = forecast(pretrain)
+    jobs.write_json(_folder(reporter) / PROBE_FILE, document)
+    return str(document["summary"])
+
+
+def devices() -> list[dict[str, Any]]:
+    """Every device by name, with its free memory in bytes (None where the system does not say)."""
+    import torch
+
+    found: list[dict[str, Any]] = []
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        name, (free, _total) = torch.cuda.get_device_name(index), torch.cuda.mem_get_info(index)
+        found.append({"device": f"cuda:{index}", "name": name, "free_bytes": free})
+    cores = os.cpu_count() or 1
+    found.append({"device": "cpu", "name": f"Processor, {cores} cores", "free_bytes": _free_memory()})
+    return found
+
+
+def _free_memory() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError):
+        return None
+
+
+class _FirstSteps(Reporter):
+    """Lets a training make its first steps, timed, and then stop."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.times: list[float] = []
+        self.steps = 0
+
+    def progress(self, step: int, steps: int, loss: float | None = None, message: str | None = None) -> None:
+        self.times.append(time.monotonic())
+        self.steps = steps
+
+    def stop_requested(self) -> bool:
+        return len(self.times) >= FORECAST_STEPS
+
+
+def forecast(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Time and memory of a pretraining, from its first steps: ``{"steps", "seconds", "memory_bytes"}``."""
+    import torch
+
+    from . import runs
+    from .settings import Pretrain
+    from .settings import parse
+
+    with tempfile.TemporaryDirectory(prefix="forecast-") as folder:
+        reporter = _FirstSteps(Path(folder))
+        with contextlib.suppress(Cancelled):
+            runs.pretrain(parse(settings, Pretrain), reporter)
+    gaps = [b - a for a, b in zip(reporter.times, reporter.times[1:], strict=False)]
+    on_gpu = torch.cuda.is_available() and settings.get("device", "auto") != "cpu"
+    memory = torch.cuda.max_memory_allocated() if on_gpu else jobs.peak_memory_bytes()
+    return {
+        "steps": reporter.steps,
+        "seconds": reporter.steps * statistics.median(gaps or [0.0]),
+        "memory_bytes": memory,
+    }
+
+
+TASKS: dict[str, Callable[..., str]] = {"inspect": inspect, "phantom": phantom, "segment": segment, "probe": probe}

@@ -1,0 +1,640 @@
+"""The module SSLPretrain: choose exams, choose what to learn from them, run, watch, compare."""
+
+# Annotations stay real objects here (no __future__ import): parameterNodeWrapper reads them as types.
+
+import enum
+import json
+import sys
+from collections.abc import Callable
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+from typing import Any
+
+import ctk
+import slicer
+import vtk
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.parameterNodeWrapper import WithinRange
+from slicer.parameterNodeWrapper import parameterNodeWrapper
+from slicer.ScriptedLoadableModule import ScriptedLoadableModule
+from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
+from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
+from slicer.util import VTKObservationMixin
+
+# In a source tree the packages of the two modules lie in neighbouring folders; installed, beside this file.
+for _neighbour in (Path(__file__).resolve().parent, Path(__file__).resolve().parent.parent / "SSLSegmentation"):
+    if _neighbour.is_dir() and str(_neighbour) not in sys.path:
+        sys.path.append(str(_neighbour))
+
+from SSLEngine import jobs  # noqa: E402
+from SSLPanels import tables  # noqa: E402
+from SSLPanels import wording  # noqa: E402
+from SSLPanels.curves import RunCurves  # noqa: E402
+from SSLPanels.curves import show_few_labels  # noqa: E402
+from SSLPanels.follower import JobFollower  # noqa: E402
+from SSLPanels.follower import wait  # noqa: E402
+from SSLPanels.monitor import JobMonitor  # noqa: E402
+from SSLPanels.workers import Workers  # noqa: E402
+from SSLPanels.workers import jobs_folder  # noqa: E402
+
+
+class SSLPretrain(ScriptedLoadableModule):
+    """What Slicer shows of the module before it is opened."""
+
+    def __init__(self, parent: Any) -> None:
+        ScriptedLoadableModule.__init__(self, parent)
+        self.parent.title = _("SSL Pretrain")
+        self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
+        self.parent.dependencies = []
+        self.parent.contributors = ["SlicerSSLSegmentation contributors"]
+        self.parent.helpText = _(
+            "Pretrains a segmentation network on unlabelled heart or knee MR exams: the way in which a technologist "
+            "laid the planes of an exam teaches it the anatomy. Use the model in SSL Segmentation with a few labels."
+        )
+        self.parent.acknowledgementText = _("Not for clinical use.")
+
+
+class Preset(enum.Enum):
+    """Organs for which there are sensible settings."""
+
+    Heart = "heart"
+    Knee = "knee"
+
+
+#: What a preset sets, beside the organ.
+PRESETS: dict[Preset, dict[str, Any]] = {
+    Preset.Heart: {"spacing": 1.75, "patch": 144, "batch": 8},
+    Preset.Knee: {"spacing": 0.8, "patch": 192, "batch": 6},
+}
+
+#: Parameter name -> name of the pretext in the engine.
+PRETEXTS = ("positions", "crossings", "location", "restoration", "distortions")
+
+
+@parameterNodeWrapper
+class SSLPretrainParameterNode:
+    """The panel's state, kept in the scene."""
+
+    cohort: str = ""
+    jobsFolder: str = ""
+    python: str = ""
+    device: str = "auto"
+    preset: Preset = Preset.Heart
+    positions: bool = True
+    crossings: bool = False
+    location: bool = False
+    restoration: bool = False
+    distortions: bool = False
+    steps: Annotated[int, WithinRange(0, 1000000)] = 0
+    spacing: Annotated[float, WithinRange(0.2, 5.0)] = 1.75
+    patch: Annotated[int, WithinRange(32, 512)] = 144
+    batch: Annotated[int, WithinRange(1, 256)] = 8
+    seed: Annotated[int, WithinRange(0, 999999)] = 0
+    labelsSuffix: str = "_seg"
+    extra: str = ""
+    job: str = ""
+
+
+class SSLPretrainLogic(ScriptedLoadableModuleLogic):
+    """Everything the panel does, for scripts.
+
+    Example::
+
+        logic = SSLPretrainLogic()
+        job = logic.start("/data/exams", pretexts=["positions"], waitForCompletion=True)
+        print(logic.status(job).model)
+    """
+
+    def __init__(self) -> None:
+        ScriptedLoadableModuleLogic.__init__(self)
+        self.workers = Workers(Path(self.resource("requirements.txt")), "SSL Pretrain")
+        self._followers: list[JobFollower] = []
+
+    @staticmethod
+    def resource(name: str) -> str:
+        """Path of a file in the module's resources."""
+        return str(Path(__file__).resolve().parent / "Resources" / name)
+
+    def getParameterNode(self) -> SSLPretrainParameterNode:
+        """The typed parameter node."""
+        return SSLPretrainParameterNode(super().getParameterNode())
+
+    @staticmethod
+    def availablePretexts() -> list[str]:
+        """Pretexts that the engine has: one file each. Does not import them, as they import torch."""
+        import SSLEngine
+
+        folder = Path(SSLEngine.__file__).parent / "pretext"
+        return [name for name in PRETEXTS if (folder / f"{name}.py").is_file()]
+
+    def settings(self, parameters: Any) -> dict[str, Any]:
+        """The settings of a pretraining job as the parameters have them.
+
+        Raises:
+            ValueError: Nothing to learn was chosen, or a further setting is not written as ``name=value``.
+        """
+        pretexts = [name for name in self.availablePretexts() if getattr(parameters, name)]
+        if not pretexts:
+            raise ValueError(_("Nothing to learn is chosen; tick at least one line under 'What to learn from them'."))
+        if not parameters.cohort or not Path(parameters.cohort).is_dir():
+            raise ValueError(_("There is no folder of exams at '{path}'; choose one.").format(path=parameters.cohort))
+        settings: dict[str, Any] = {
+            "data": {
+                "path": str(Path(parameters.cohort).resolve()),
+                "labels_suffix": parameters.labelsSuffix,
+                "organ": parameters.preset.value,
+            },
+            "pretext": pretexts,
+            "grid": {"spacing_mm": parameters.spacing, "patch": parameters.patch},
+            "schedule": {"steps": parameters.steps, "batch": parameters.batch},
+            "seed": parameters.seed,
+            "device": parameters.device,
+        }
+        for text in filter(None, (part.strip() for part in parameters.extra.split(";"))):
+            _put(settings, text)
+        return settings
+
+    def start(
+        self,
+        cohort: str | Path,
+        pretexts: Sequence[str] = ("positions",),
+        out: str | Path | None = None,
+        steps: int = 0,
+        settings: dict[str, Any] | None = None,
+        onUpdate: Callable[..., None] | None = None,
+        onFinished: Callable[..., None] | None = None,
+        waitForCompletion: bool = False,
+    ) -> Path:
+        """Pretrains a network in a process of its own.
+
+        Args:
+            cohort: Folder of exams.
+            pretexts: What to learn.
+            out: Folder of the job; a new one among the jobs by default.
+            steps: Training steps, 0 for a sensible number.
+            settings: Further settings, as in ``job.json``; they override.
+            onUpdate: Called with the status and the new events, a few times a second.
+            onFinished: Called with the last status.
+            waitForCompletion: Return only when the job has ended; the application stays responsive.
+
+        Returns:
+            The job's folder; the model is ``status(folder).model``.
+
+        Raises:
+            JobError: The job cannot be created or started.
+        """
+        document: dict[str, Any] = {
+            "data": {"path": str(Path(cohort).resolve())},
+            "pretext": list(pretexts),
+            "schedule": {"steps": steps},
+            **(settings or {}),
+        }
+        folder = self.workers.run("pretrain", document, out)
+        self.follow(folder, onUpdate, onFinished)
+        if waitForCompletion:
+            wait(folder)
+        return folder
+
+    def inspect(self, cohort: str | Path, labelsSuffix: str = "_seg") -> Path:
+        """Looks at all exams of a folder in a job; its ``inspect.json`` is what ``sslengine inspect --json`` says."""
+        return self.workers.run("inspect", {"path": str(Path(cohort).resolve()), "labels_suffix": labelsSuffix})
+
+    def probe(self, settings: dict[str, Any] | None = None) -> Path:
+        """Asks a process which devices there are and, with settings, makes two steps to forecast time and memory."""
+        return self.workers.run("probe", {} if settings is None else {"pretrain": settings})
+
+    def makeSyntheticExams(self, organ: str = "heart", studies: int = 12, seed: int = 0) -> Path:
+        """Makes synthetic exams with labels in a job; they lie in its folder ``exams``."""
+        folder = self.workers.newFolder("phantom")
+        settings = {"organ": organ, "studies": studies, "seed": seed, "out": str(folder / "exams"), "format": "nifti"}
+        return self.workers.run("phantom", settings, folder)
+
+    def compare(self, model: str | Path, cohort: str | Path, counts: Sequence[int] = (1, 2, 5), seeds: int = 3) -> Path:
+        """Few-label study in a job: the model against training from scratch, paired by seed."""
+        folder = self.workers.newFolder("study-labels")
+        trial = {"data": {"path": str(Path(cohort).resolve())}, "init": str(Path(model).resolve())}
+        return self.workers.run("study-labels", {"finetune": trial, "counts": list(counts), "seeds": seeds}, folder)
+
+    @staticmethod
+    def showTargets(study: str | Path, pretexts: Sequence[str]) -> str:
+        """Loads an exam and shows on its slices what the pretexts learn; returns what is shown, in words.
+
+        Raises:
+            StudyError: The exam cannot be read.
+        """
+        from SSLEngine.studies import read_study
+        from SSLPanels import targets
+        from SSLScene import exams
+        from SSLScene import layouts
+        from SSLScene import planes
+        from SSLScene import undo
+
+        token = "SSLPretrain preview"
+        undo.remove_all(slicer.mrmlScene, token)
+        exam = exams.load_study(slicer.mrmlScene, read_study(Path(study)), token)
+        layouts.show_views(slicer.mrmlScene, exam)
+        planes.show_planes(slicer.mrmlScene, exam)
+        what = targets.PLACE if list(pretexts) == ["location"] else targets.LINES
+        targets.show(exam, what)
+        return _("Shown on {name}: {what}.").format(name=exam.study.name, what=targets.names()[what])
+
+    def follow(self, folder: str | Path, onUpdate: Any = None, onFinished: Any = None) -> JobFollower:
+        """Calls back while a job runs, whoever started it."""
+        self._followers = [follower for follower in self._followers if follower.active]
+        follower = JobFollower(onUpdate, onFinished)
+        self._followers.append(follower)
+        follower.follow(Path(folder))
+        return follower
+
+    def status(self, folder: str | Path) -> jobs.Status:
+        """Where a job stands."""
+        return jobs.status(Path(folder))
+
+    def stop(self, folder: str | Path) -> None:
+        """Asks a job to save its state and end."""
+        jobs.stop(Path(folder))
+
+    def resume(self, folder: str | Path, onUpdate: Any = None, onFinished: Any = None) -> None:
+        """Lets a stopped or interrupted job go on."""
+        self.workers.resume(Path(folder))
+        if onUpdate is not None or onFinished is not None:
+            self.follow(folder, onUpdate, onFinished)
+
+    def release(self) -> None:
+        """Ends all following; the jobs go on."""
+        for follower in self._followers:
+            follower.release()
+        self._followers = []
+
+    @staticmethod
+    def document(folder: str | Path, name: str) -> dict[str, Any]:
+        """A JSON document that a job has left; empty where there is none."""
+        path = Path(folder) / name
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _put(settings: dict[str, Any], text: str) -> None:
+    """Puts ``schedule.rate=0.001`` into nested settings; the value is JSON, or else text."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(_("Further settings are written name=value, and '{text}' is not.").format(text=text))
+    *blocks, last = name.strip().split(".")
+    for block in blocks:
+        settings = settings.setdefault(block, {})
+    try:
+        settings[last] = json.loads(value)
+    except json.JSONDecodeError:
+        settings[last] = value.strip()
+
+
+class SSLPretrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """Connects the panel to the logic."""
+
+    def __init__(self, parent: Any = None) -> None:
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic: SSLPretrainLogic | None = None
+        self._parameterNode: SSLPretrainParameterNode | None = None
+        self._parameterNodeGuiTag: int | None = None
+
+    def setup(self) -> None:
+        """Makes the panel; nothing is installed and nothing heavy is imported here."""
+        ScriptedLoadableModuleWidget.setup(self)
+        self.uiWidget = slicer.util.loadUI(self.resourcePath("UI/SSLPretrain.ui"))
+        self.layout.addWidget(self.uiWidget)
+        self.ui = slicer.util.childWidgetVariables(self.uiWidget)
+        self.uiWidget.setMRMLScene(slicer.mrmlScene)
+        self.logic = SSLPretrainLogic()
+        self.monitor = JobMonitor(self.ui, self._onEvents, self._onJobFinished, self._onResume)
+        self.curves = RunCurves(self.ui.lossPlotWidget)
+        self._task = JobFollower(onFinished=self._onTaskFinished)
+        self._prepareWidgets()
+        self._connect()
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        self.initializeParameterNode()
+
+    def cleanup(self) -> None:
+        """The application closes or the module is reloaded: following ends, jobs go on."""
+        self.monitor.clear()
+        self._task.release()
+        self.logic.release()
+        self._setParameterNode(None)
+        self.removeObservers()
+
+    def enter(self) -> None:
+        """The panel is shown."""
+        self.initializeParameterNode()
+        self.refreshJobs()
+
+    def exit(self) -> None:
+        """Another module is shown; a job is still followed."""
+        self._setParameterNode(None)
+
+    def onSceneStartClose(self, caller: Any = None, event: Any = None) -> None:
+        """The scene is about to be emptied."""
+        self.curves.clear()
+        self._setParameterNode(None)
+
+    def onSceneEndClose(self, caller: Any = None, event: Any = None) -> None:
+        """The scene is empty."""
+        self.initializeParameterNode()
+
+    # Parameters -------------------------------------------------------------------------------
+
+    def initializeParameterNode(self) -> None:
+        """Ties the panel to the scene's parameter node."""
+        self._setParameterNode(self.logic.getParameterNode())
+
+    def _setParameterNode(self, node: SSLPretrainParameterNode | None) -> None:
+        if self._parameterNode is not None:
+            self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
+            self.removeObserver(self._parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self._update)
+        self._parameterNode = node
+        if node is not None:
+            self._parameterNodeGuiTag = node.connectGui(self.uiWidget)
+            self.addObserver(node.parameterNode, vtk.vtkCommand.ModifiedEvent, self._update)
+            self._update()
+
+    def _prepareWidgets(self) -> None:
+        for edit in (self.ui.cohortPathLineEdit, self.ui.jobsPathLineEdit):
+            edit.filters = ctk.ctkPathLineEdit.Dirs
+        self.ui.cohortPathLineEdit.settingKey = "SSLPretrainCohort"
+        self.ui.pythonPathLineEdit.filters = ctk.ctkPathLineEdit.Files
+        tables.headers(self.ui.studiesTable, [_("Exam"), _("Views"), _("Labels"), _("Remarks")], 3)
+        tables.headers(self.ui.jobsTable, [_("Job"), _("Kind"), _("State"), _("Progress")], 0)
+        available = self.logic.availablePretexts()
+        for name in PRETEXTS:
+            getattr(self.ui, f"{name}CheckBox").setVisible(name in available)
+        self.ui.lossPlotWidget.setVisible(False)
+        self.ui.studyPlotWidget.setVisible(False)
+        self._fillDevices([])
+
+    def _connect(self) -> None:
+        for button, slot in (
+            (self.ui.inspectButton, self.onInspect),
+            (self.ui.syntheticButton, self.onSynthetic),
+            (self.ui.targetPreviewButton, self.onTargetPreview),
+            (self.ui.probeButton, self.onProbe),
+            (self.ui.forecastButton, self.onForecast),
+            (self.ui.startButton, self.onStart),
+            (self.ui.refreshJobsButton, self.refreshJobs),
+            (self.ui.followJobButton, self.onFollow),
+            (self.ui.compareJobButton, self.onCompare),
+            (self.ui.openJobButton, self.onOpen),
+        ):
+            button.connect("clicked()", slot)
+        for edit, name in self._paths():
+            edit.connect("currentPathChanged(QString)", lambda path, name=name: self._setText(name, path))
+        # "activated" comes from the user only: a preset that a scene brings must not undo the settings beside it.
+        self.ui.presetComboBox.connect("activated(int)", self.onPreset)
+        self.ui.deviceComboBox.connect("activated(int)", self.onDevice)
+        self.ui.jobsTable.connect("itemSelectionChanged()", self._updateJobButtons)
+        self.ui.jobsTable.connect("cellDoubleClicked(int,int)", lambda row, column: self.onFollow())
+
+    def _paths(self) -> tuple[tuple[Any, str], ...]:
+        return (
+            (self.ui.cohortPathLineEdit, "cohort"),
+            (self.ui.jobsPathLineEdit, "jobsFolder"),
+            (self.ui.pythonPathLineEdit, "python"),
+        )
+
+    def _setText(self, name: str, text: str) -> None:
+        if self._parameterNode is not None:
+            setattr(self._parameterNode, name, text)
+
+    def _update(self, caller: Any = None, event: Any = None) -> None:
+        node = self._parameterNode
+        for edit, name in self._paths():
+            if edit.currentPath != getattr(node, name):
+                edit.currentPath = getattr(node, name)
+        self.ui.jobsPathLineEdit.toolTip = _("Each run makes a folder of its own in here; empty: {path}").format(
+            path=jobs_folder()
+        )
+        self.logic.workers.usePython(node.python)
+        self.logic.workers.useFolder(node.jobsFolder)
+        ready = bool(node.cohort) and Path(node.cohort).is_dir()
+        self.ui.startButton.enabled = ready
+        self.ui.forecastButton.enabled = ready
+        self.ui.inspectButton.enabled = ready
+        hint = _("Starts the training in a process of its own. It goes on when this window is closed.")
+        self.ui.startButton.toolTip = hint if ready else _("Choose a folder of exams first.")
+        self._updateJobButtons()
+
+    def onPreset(self, index: int) -> None:
+        """The organ was changed by hand: its sensible settings replace the present ones."""
+        node = self._parameterNode
+        if node is None:
+            return
+        for name, value in PRESETS[list(Preset)[index]].items():
+            setattr(node, name, value)
+
+    # Short tasks, one at a time ---------------------------------------------------------------
+
+    def _runTask(self, kind: str, start: Callable[[], Path]) -> None:
+        """Starts a short job; what it has found is shown when it has ended."""
+        with slicer.util.tryWithErrorDisplay(_("The task could not be started."), waitCursor=True):
+            folder = start()
+            self._taskKind = kind
+            self._setBusy(True)
+            self._task.follow(folder)
+
+    def _setBusy(self, busy: bool) -> None:
+        for button in (self.ui.inspectButton, self.ui.probeButton, self.ui.forecastButton, self.ui.syntheticButton):
+            button.enabled = not busy
+
+    def onInspect(self) -> None:
+        """Looks at the exams."""
+        self.ui.studiesLabel.text = _("Reading the headers ...")
+        self._runTask(
+            "inspect", lambda: self.logic.inspect(self._parameterNode.cohort, self._parameterNode.labelsSuffix)
+        )
+
+    def onSynthetic(self) -> None:
+        """Makes synthetic exams and takes them as the cohort."""
+        self.ui.studiesLabel.text = _("Making synthetic exams ...")
+        self._runTask("phantom", lambda: self.logic.makeSyntheticExams(self._parameterNode.preset.value))
+
+    def onProbe(self) -> None:
+        """Asks for the devices."""
+        self.ui.forecastLabel.text = _("Looking at the devices ...")
+        self._runTask("probe", self.logic.probe)
+
+    def onForecast(self) -> None:
+        """Makes two steps to forecast the whole."""
+        self.ui.forecastLabel.text = _("Making two steps ...")
+        self._runTask("forecast", lambda: self.logic.probe(self.logic.settings(self._parameterNode)))
+
+    def _onTaskFinished(self, status: jobs.Status) -> None:
+        folder, kind = self._task.folder, self._taskKind
+        self._setBusy(False)
+        self._update()
+        if status.state != jobs.FINISHED:
+            self.ui.studiesLabel.text = self.ui.forecastLabel.text = ""
+            slicer.util.errorDisplay(wording.failure(folder, status))
+        elif kind == "inspect":
+            self.showStudies(self.logic.document(folder, "inspect.json"))
+        elif kind == "phantom":
+            self._parameterNode.cohort = str(folder / "exams")
+            self.onInspect()
+        else:
+            self.showDevices(self.logic.document(folder, "probe.json"))
+
+    def showStudies(self, document: dict[str, Any]) -> None:
+        """Fills the table of exams."""
+        studies = document.get("studies", [])
+        rows, tips = zip(*map(studyRow, studies), strict=True) if studies else ((), ())
+        tables.fill(self.ui.studiesTable, rows, tips, [study["path"] for study in studies])
+        labelled = sum(any(view.get("labelled") for view in study["views"]) for study in studies)
+        odd = sum(bool(study["irregularities"]) for study in studies)
+        self.ui.studiesLabel.text = _("{count} exams, {labelled} with labels, {odd} with remarks.").format(
+            count=len(studies), labelled=labelled, odd=odd
+        )
+
+    def showDevices(self, document: dict[str, Any]) -> None:
+        """Fills the list of devices, and the forecast if there is one."""
+        self._fillDevices(document.get("devices", []))
+        forecast = document.get("forecast")
+        if not forecast:
+            self.ui.forecastLabel.text = document.get("summary", "")
+            return
+        self.ui.forecastLabel.text = _("About {time} for {steps} steps, {memory} of memory.").format(
+            time=wording.duration(forecast["seconds"]),
+            steps=forecast["steps"],
+            memory=wording.size(forecast["memory_bytes"]),
+        )
+
+    def _fillDevices(self, devices: Sequence[dict[str, Any]]) -> None:
+        box = self.ui.deviceComboBox
+        blocked = box.blockSignals(True)
+        box.clear()
+        box.addItem(_("Automatic"), "auto")
+        for device in devices:
+            memory = wording.size(device.get("free_bytes"))
+            box.addItem(f"{device['name']} ({memory} free)" if memory else device["name"], device["device"])
+        if not any(device["device"] == "cpu" for device in devices):
+            box.addItem(_("Processor"), "cpu")
+        wanted = self._parameterNode.device if self._parameterNode is not None else "auto"
+        box.setCurrentIndex(max(0, box.findData(wanted)))
+        box.blockSignals(blocked)
+
+    def onDevice(self, index: int) -> None:
+        """A device was chosen."""
+        self._setText("device", self.ui.deviceComboBox.itemData(index))
+
+    def onTargetPreview(self) -> None:
+        """Shows on the selected exam what the network will have to find."""
+        path = tables.key(self.ui.studiesTable, self.ui.studiesTable.currentRow())
+        if path is None:
+            slicer.util.infoDisplay(_("Select an exam in the table first."))
+            return
+        pretexts = [name for name in self.logic.availablePretexts() if getattr(self._parameterNode, name)]
+        with slicer.util.tryWithErrorDisplay(_("The targets could not be shown."), waitCursor=True):
+            self.ui.targetLabel.text = self.logic.showTargets(path, pretexts)
+
+    # The run ----------------------------------------------------------------------------------
+
+    def onStart(self) -> None:
+        """Starts the pretraining."""
+        with slicer.util.tryWithErrorDisplay(_("The pretraining could not be started."), waitCursor=True):
+            folder = self.logic.workers.run("pretrain", self.logic.settings(self._parameterNode))
+            self.follow(folder)
+            self.refreshJobs()
+
+    def _onResume(self, folder: Path) -> None:
+        with slicer.util.tryWithErrorDisplay(_("The job could not be resumed."), waitCursor=True):
+            self.logic.resume(folder)
+            self.follow(folder)
+
+    def follow(self, folder: Path) -> None:
+        """Shows a job in the panel, whoever started it."""
+        self.curves.start(folder.name)
+        self.ui.lossPlotWidget.setVisible(False)
+        self.monitor.follow(folder)
+        if self._parameterNode is not None:
+            self._parameterNode.job = str(folder)
+
+    def _onEvents(self, events: list[dict[str, Any]]) -> None:
+        self.curves.add(events)
+        if any(event.get("loss") is not None for event in events):
+            self.ui.lossPlotWidget.setVisible(True)
+
+    def _onJobFinished(self, folder: Path, status: jobs.Status) -> None:
+        self.refreshJobs()
+        self.showComparison(folder)
+
+    def showComparison(self, folder: Path) -> None:
+        """Plots a few-label study: mean Dice over the number of labels, pretrained and from scratch."""
+        summary = self.logic.document(folder, "results.json").get("summary", [])
+        self.ui.studyPlotWidget.setVisible(bool(summary))
+        if summary:
+            names = {"pretrained": _("pretrained"), "scratch": _("from scratch")}
+            curves = {
+                name: {entry["count"]: entry[arm] for entry in summary if entry.get(arm) is not None}
+                for arm, name in names.items()
+            }
+            show_few_labels(self.ui.studyPlotWidget, curves)
+
+    # All jobs ---------------------------------------------------------------------------------
+
+    def refreshJobs(self) -> None:
+        """Lists all jobs, newest first."""
+        root = jobs_folder()
+        found = [f for f in jobs.find(root) if jobs.load(f)["kind"] in ("pretrain", "finetune", "study-labels")]
+        rows = [jobRow(folder, root) for folder in found]
+        tables.fill(self.ui.jobsTable, rows, [str(f) for f in found], [str(f) for f in found])
+        self._updateJobButtons()
+
+    def _selectedJob(self) -> Path | None:
+        folder = tables.key(self.ui.jobsTable, self.ui.jobsTable.currentRow())
+        return None if folder is None else Path(folder)
+
+    def _updateJobButtons(self) -> None:
+        folder = self._selectedJob()
+        model = folder is not None and (folder / jobs.MODEL_FILE).is_file()
+        self.ui.followJobButton.enabled = folder is not None
+        self.ui.openJobButton.enabled = model
+        self.ui.compareJobButton.enabled = model and bool(self._parameterNode and self._parameterNode.cohort)
+
+    def onFollow(self) -> None:
+        """Shows the selected job."""
+        folder = self._selectedJob()
+        if folder is not None:
+            self.follow(folder)
+
+    def onCompare(self) -> None:
+        """Starts the few-label study of the selected model on the cohort."""
+        folder = self._selectedJob()
+        if folder is None:
+            return
+        with slicer.util.tryWithErrorDisplay(_("The comparison could not be started."), waitCursor=True):
+            self.follow(self.logic.compare(folder / jobs.MODEL_FILE, self._parameterNode.cohort))
+            self.refreshJobs()
+
+    def onOpen(self) -> None:
+        """Takes the selected job's model to SSL Segmentation."""
+        folder = self._selectedJob()
+        if folder is None:
+            return
+        slicer.util.selectModule("SSLSegmentation")
+        slicer.modules.SSLSegmentationWidget.useModel(folder / jobs.MODEL_FILE)
+
+
+def studyRow(study: dict[str, Any]) -> tuple[list[str], str]:
+    """Cells of an exam and its tool tip."""
+    roles = ", ".join(view["role"].upper() for view in study["views"])
+    labelled = sum(bool(view.get("labelled")) for view in study["views"])
+    remarks = [f"{item['where']}: {item['what']}; {item['consequence']}" for item in study["irregularities"]]
+    remarks += [f"{view['file']}: {view['doubt']}" for view in study["views"] if view.get("doubt")]
+    cells = [Path(study["path"]).name, roles, _("yes") if labelled else "", remarks[0] if remarks else ""]
+    return cells, "\n".join(remarks) or study["path"]
+
+
+def jobRow(folder: Path, root: Path) -> list[str]:
+    """Cells of a job."""
+    status = jobs.status(folder)
+    name = folder.relative_to(root).as_posix() if folder.is_relative_to(root) else str(folder)
+    share = f"{100 * status.step / status.steps:.0f} %" if status.steps else ""
+    return [name, wording.kinds().get(jobs.load(folder)["kind"], ""), wording.states().get(status.state, ""), share]

@@ -1,0 +1,120 @@
+"""Section 5: correct segments, keep them for the next fine-tuning, export them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from SSLScene import undo
+
+from .section import Section
+
+if TYPE_CHECKING:
+    from SSLScene.exams import SceneExam
+
+EFFECTS = ["Paint", "Erase", "Draw", "Smoothing", "Islands", "Threshold", "Fill between slices", "Scissors"]
+
+
+class CorrectPanel(Section):
+    """The segment editor and what follows from it."""
+
+    def __init__(self, owner: Any) -> None:
+        super().__init__(owner)
+        self.editor = self.ui.segmentEditorWidget
+        self.editor.setEffectNameOrder(EFFECTS)
+        self.editor.unorderedEffectsVisible = False
+        self.editor.segmentationNodeSelectorVisible = False
+        self.editor.sourceVolumeNodeSelectorVisible = False
+        self.editor.switchToSegmentationsButtonVisible = False
+        self.editor.maximumNumberOfUndoStates = 10
+        self.ui.collectButton.connect("clicked()", self.onCollect)
+        self.ui.exportNrrdButton.connect("clicked()", self.onExportNrrd)
+        self.ui.exportDicomButton.connect("clicked()", self.onExportDicom)
+
+    def segmentations(self) -> list[Any]:
+        """The segmentations of the exam that hold segments, in the exam's order."""
+        if self.exam is None:
+            return []
+        found = undo.owned_nodes(slicer.mrmlScene, self.exam.token, "vtkMRMLSegmentationNode")
+        chosen = self.parameters.segmentation if self.parameters is not None else None
+        if chosen is not None and chosen not in found:
+            found.append(chosen)
+        return [node for node in found if node.GetSegmentation().GetNumberOfSegments()]
+
+    def enter(self) -> None:
+        """The panel is shown: the editor listens to the views."""
+        self.editor.setupViewObservations()
+        self._selectNodes()
+
+    def exit(self) -> None:
+        """Another module is shown: the editor lets go."""
+        self.editor.setActiveEffect(None)
+        self.editor.removeViewObservations()
+
+    def release(self) -> None:
+        """An editor that still knows the scene when the application ends brings it down."""
+        self.editor.setActiveEffect(None)
+        self.editor.setMRMLScene(None)
+
+    def setExam(self, exam: SceneExam | None) -> None:
+        """Another exam: nothing is edited."""
+        self.editor.setActiveEffect(None)
+
+    def update(self) -> None:
+        """Shows the chosen segmentation in the editor."""
+        node = self.parameters.segmentation if self.parameters is not None else None
+        self._selectNodes()
+        self.ui.show3DButton.setSegmentationNode(node)
+        self.ui.collectButton.enabled = bool(self.segmentations())
+        self.ui.exportNrrdButton.enabled = node is not None
+        self.ui.exportDicomButton.enabled = node is not None and self.exam is not None
+
+    def _selectNodes(self) -> None:
+        node = self.parameters.segmentation if self.parameters is not None else None
+        if self.editor.mrmlSegmentEditorNode() is None:
+            self.editor.setMRMLSegmentEditorNode(self._editorNode())
+        if self.editor.segmentationNode() is not node:
+            self.editor.setSegmentationNode(node)
+        if node is not None:
+            source = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
+            if self.editor.sourceVolumeNode() is not source:
+                self.editor.setSourceVolumeNode(source)
+
+    @staticmethod
+    def _editorNode() -> Any:
+        tag = "SSLSegmentationEditor"
+        node = slicer.mrmlScene.GetSingletonNode(tag, "vtkMRMLSegmentEditorNode")
+        if node is None:
+            node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLSegmentEditorNode")
+            node.UnRegister(None)
+            node.SetSingletonTag(tag)
+            node = slicer.mrmlScene.AddNode(node)
+        return node
+
+    def onCollect(self) -> None:
+        """The segments are right: they become a labelled exam."""
+        with slicer.util.tryWithErrorDisplay(_("The segments could not be collected."), waitCursor=True):
+            folder = self.owner.modelPanel.labelledFolder
+            target = self.logic.collect(self.exam, self.segmentations(), folder)
+            slicer.util.showStatusMessage(_("Collected in {folder}").format(folder=target), 5000)
+            self.owner.modelPanel.update()
+
+    def onExportNrrd(self) -> None:
+        """Writes the segmentation as a file."""
+        node = self.parameters.segmentation
+        path = qt.QFileDialog.getSaveFileName(None, _("Save"), f"{node.GetName()}.seg.nrrd", "*.seg.nrrd")
+        if path:
+            with slicer.util.tryWithErrorDisplay(_("The segmentation could not be written."), waitCursor=True):
+                self.logic.exportSegmentation(node, path)
+
+    def onExportDicom(self) -> None:
+        """Writes the segmentation as a DICOM object in a job."""
+        path = qt.QFileDialog.getSaveFileName(None, _("Save"), f"{self.exam.study.name}.dcm", "*.dcm")
+        if path:
+            with slicer.util.tryWithErrorDisplay(_("The DICOM object could not be written."), waitCursor=True):
+                self.logic.exportDicom(self.exam, self.parameters.segmentation, Path(path))

@@ -1,0 +1,105 @@
+"""The loop that makes a few labels enough: approved segments become labelled exams for the next fine-tuning."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import slicer
+from slicer.i18n import tr as _
+
+from SSLScene import exams
+from SSLScene import segments
+from SSLScene.exams import VIEW
+from SSLScene.exams import SceneExam
+from SSLScene.exams import SceneView
+from SSLScene.host import SceneError
+
+from .corrections_folder import known_labels
+
+LABELS_SUFFIX = "_seg"
+
+
+def collect(exam: SceneExam, segmentations: Sequence[Any], folder: Path) -> Path:
+    """Writes an exam with its segments as a labelled study; an earlier one of the same exam is replaced.
+
+    A cine is written at the phase that is shown, because that is the one whose segments were approved.
+
+    Args:
+        exam: The exam.
+        segmentations: Segmentation nodes of its views.
+        folder: Folder of labelled exams.
+
+    Returns:
+        The study's folder.
+
+    Raises:
+        SceneError: A segmentation belongs to no view of the exam, or holds no segments.
+    """
+    pairs = [(_view_of(exam, node), node) for node in segmentations]
+    if not pairs:
+        raise SceneError(_("There is no segmentation to learn from: segment the exam or draw one first."))
+    target = folder / _safe(exam.study.subject or exam.study.name)
+    partial = target.with_name(target.name + ".part")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        still = SceneExam(exam.study, [_still(item) for item in exam.views], exam.token, exam.item)
+        exams.write_study(still, partial)
+        names = _write_labels(exam, pairs, partial, known_labels(folder, target))
+        document = json.loads((partial / "study.json").read_text(encoding="utf-8"))
+        document["labels"] = {str(value): name for value, name in names.items()}
+        (partial / "study.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        shutil.rmtree(target, ignore_errors=True)
+        partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return target
+
+
+def _safe(name: str) -> str:
+    """A folder name that cannot leave its folder."""
+    return re.sub(r"[^\w\- ]+", "_", name).strip("_ ") or "exam"
+
+
+def _view_of(exam: SceneExam, node: Any) -> SceneView:
+    name = node.GetAttribute(VIEW)
+    reference = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
+    for item in exam.views:
+        if item.view.name == name or (name is None and reference in item.volumes):
+            return item
+    text = _("'{name}' belongs to no view of the exam; choose the volume it was drawn on as its source.")
+    raise SceneError(text.format(name=node.GetName()))
+
+
+def _still(item: SceneView) -> SceneView:
+    """The view with the phase that is shown."""
+    shown = item.browser.GetSelectedItemNumber() if item.browser is not None else 0
+    read = item.view.read_pixels
+    view = replace(item.view, phases=1, trigger_times=(), read_pixels=lambda phase: read(shown), read_labels=None)
+    return SceneView(view, item.volumes, None, item.item)
+
+
+def _write_labels(
+    exam: SceneExam, pairs: Sequence[tuple[SceneView, Any]], folder: Path, known: Mapping[str, int]
+) -> dict[int, str]:
+    """Writes a label map beside each view's image; returns the names of all values."""
+    import SimpleITK as sitk
+
+    from SSLEngine.studies.volumes import itk_image
+
+    values = dict(known)
+    for _item, node in pairs:
+        for name in segments.segment_names(node):
+            values.setdefault(name, max(values.values(), default=0) + 1)
+    for item, node in pairs:
+        labels, _names = segments.labels_of(slicer.mrmlScene, node, item.volume, values)
+        image = itk_image(labels, item.view.planes)
+        stem = f"{exam.views.index(item):02d}_{item.view.role}"
+        sitk.WriteImage(image, str(folder / f"{stem}{LABELS_SUFFIX}.nii.gz"), True)
+    return {value: name for name, value in values.items()}

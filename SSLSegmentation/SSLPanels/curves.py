@@ -1,0 +1,109 @@
+"""Curves in a plot widget of a panel: of a run, of volumes over a cine, of a few-label study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+
+import slicer
+from slicer.i18n import tr as _
+
+from SSLScene import charts
+from SSLScene import undo
+
+
+def show(widget: Any, chart: Any, token: str) -> None:
+    """Shows a chart node in a ``qMRMLPlotWidget``; the application's layout stays as it is."""
+    view = widget.mrmlPlotViewNode()
+    if view is None or slicer.mrmlScene.GetNodeByID(view.GetID()) is None:
+        with undo.owned(slicer.mrmlScene, token):
+            view = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotViewNode", f"{token} plot")
+            view.SetHideFromEditors(True)
+        widget.setMRMLPlotViewNode(view)
+    view.SetPlotChartNodeID(chart.GetID())
+
+
+class RunCurves:
+    """Loss and scores of one run, fed with its events.
+
+    Args:
+        widget: A ``qMRMLPlotWidget``.
+    """
+
+    TOKEN = "SSLSegmentation.Run"
+
+    def __init__(self, widget: Any) -> None:
+        self._widget = widget
+        self._title = ""
+        self._loss: charts.Chart | None = None
+        self._scores: charts.Chart | None = None
+
+    def start(self, title: str) -> None:
+        """Begins with another run."""
+        self.clear()
+        self._title = title
+
+    def clear(self) -> None:
+        """Takes the curves away, as when the scene is closed."""
+        undo.remove_all(slicer.mrmlScene, self.TOKEN)
+        self._loss = self._scores = None
+
+    def add(self, events: Sequence[Mapping[str, Any]]) -> None:
+        """Adds what new events say; scores that are no share (mm, degrees) are left to the log."""
+        step = _("step")
+        losses = [{step: e["step"], _("loss"): e["loss"]} for e in events if e.get("loss") is not None]
+        if losses:
+            self._lossChart().append(losses)
+        for event in (e for e in events if e["event"] == "validated"):
+            shares = {n: v for n, v in flat(event.get("scores") or {}).items() if _is_share(n, v)}
+            if shares:
+                self._scoresChart(list(shares)).append([{step: event["step"], **shares}])
+
+    def _lossChart(self) -> charts.Chart:
+        if self._loss is None:
+            add = charts.add_chart
+            self._loss = add(slicer.mrmlScene, self._title, _("step"), [_("loss")], _("loss, scores"), self.TOKEN)
+            show(self._widget, self._loss.chart, self.TOKEN)
+        return self._loss
+
+    def _scoresChart(self, names: Sequence[str]) -> charts.Chart:
+        """Scores come more seldom than losses, so they have a table of their own and share the chart."""
+        if self._scores is None:
+            title = f"{self._title} scores"
+            self._scores = charts.add_chart(slicer.mrmlScene, title, _("step"), names, "", self.TOKEN)
+            for number, series in enumerate(self._scores.series):
+                series.SetColor(*charts.COLOURS[(number + 1) % len(charts.COLOURS)])
+                self._lossChart().chart.AddAndObservePlotSeriesNodeID(series.GetID())
+        return self._scores
+
+
+def _is_share(name: str, value: Any) -> bool:
+    return isinstance(value, (int, float)) and 0 <= value <= 1 and not name.endswith(("_mm", "_deg"))
+
+
+def flat(scores: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested scores by dotted name."""
+    found: dict[str, Any] = {}
+    for name, value in scores.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found
+
+
+def show_few_labels(
+    widget: Any, curves: Mapping[str, Mapping[int, float]], token: str = "SSLSegmentation.FewLabels"
+) -> Any:
+    """Shows the mean score over the number of labelled exams, one curve a way of training.
+
+    Args:
+        widget: A ``qMRMLPlotWidget``.
+        curves: Mean score by number of labels, by name of the way.
+        token: Owner of the nodes.
+    """
+    undo.remove_all(slicer.mrmlScene, token)
+    x = _("labelled exams")
+    chart = charts.add_chart(slicer.mrmlScene, _("Few-label study"), x, list(curves), _("mean Dice"), token)
+    counts = sorted({count for curve in curves.values() for count in curve})
+    chart.append([{x: count, **{name: c[count] for name, c in curves.items() if count in c}} for count in counts])
+    show(widget, chart.chart, token)
+    return chart.chart

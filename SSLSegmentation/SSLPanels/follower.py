@@ -1,0 +1,118 @@
+"""Follows a job by its folder: a timer looks at it, nothing waits for it, no thread runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+
+from SSLEngine import jobs
+
+OnUpdate = Callable[[jobs.Status, list[dict[str, Any]]], None]
+OnFinished = Callable[[jobs.Status], None]
+
+
+class JobFollower:
+    """Calls back with a job's state and its new events until it ends.
+
+    The job does not know of it: when the window closes the job goes on, and a new follower takes it up.
+
+    Args:
+        onUpdate: Called with the status and the events since the last call.
+        onFinished: Called once, when the job has ended in whatever way.
+    """
+
+    INTERVAL_MS = 400
+    #: A worker that has not obeyed STOP is terminated, then killed with its children, after these times.
+    TERMINATE_AFTER_S = 60.0
+    KILL_AFTER_S = 75.0
+
+    def __init__(self, onUpdate: OnUpdate | None = None, onFinished: OnFinished | None = None) -> None:
+        self.onUpdate = onUpdate
+        self.onFinished = onFinished
+        self.folder: Path | None = None
+        self._events: jobs.Events | None = None
+        self._asked: float | None = None
+        self._degree = 0
+        # Kept on self: a timer without a Python reference never ticks.
+        self._timer = qt.QTimer()
+        self._timer.setInterval(self.INTERVAL_MS)
+        self._timer.connect("timeout()", self.poll)
+
+    def follow(self, folder: Path) -> None:
+        """Begins with a job, from its first event on."""
+        self.folder = Path(folder)
+        self._events = jobs.Events(self.folder)
+        self._asked, self._degree = None, 0
+        self._timer.start()
+        self.poll()
+
+    def release(self) -> None:
+        """Ends following; the job goes on."""
+        self._timer.stop()
+        self.folder = None
+        self._events = None
+
+    @property
+    def active(self) -> bool:
+        """Whether a job is being followed that may still change."""
+        return bool(self._timer.isActive())
+
+    def stop(self) -> None:
+        """Asks the job to save its state and end; :meth:`poll` insists if it does not."""
+        if self.folder is not None:
+            jobs.stop(self.folder)
+            self._asked, self._degree = time.monotonic(), 1
+
+    def poll(self) -> None:
+        """One look at the folder (a few ms)."""
+        if self.folder is None or self._events is None:
+            return
+        try:
+            status = jobs.status(self.folder)
+            events = self._events.new()
+        except jobs.JobError:
+            self.release()
+            return
+        over = status.state not in (jobs.RUNNING, jobs.QUEUED)
+        if over:
+            self._timer.stop()
+        else:
+            self._insist()
+        if self.onUpdate is not None:
+            self.onUpdate(status, events)
+        if over and self.onFinished is not None:
+            self.onFinished(status)
+
+    def _insist(self) -> None:
+        if self._asked is None or self.folder is None:
+            return
+        waited = time.monotonic() - self._asked
+        if waited > self.KILL_AFTER_S and self._degree < 3:
+            self._degree = 3
+            jobs.kill(self.folder)
+        elif waited > self.TERMINATE_AFTER_S and self._degree < 2:
+            self._degree = 2
+            jobs.terminate(self.folder)
+
+
+def wait(folder: Path, timeout_s: float | None = None) -> jobs.Status:
+    """For scripts: lets the application work on until the job has ended.
+
+    Raises:
+        TimeoutError: It has not ended in time.
+    """
+    end = None if timeout_s is None else time.monotonic() + timeout_s
+    while True:
+        status = jobs.status(folder)
+        if status.state not in (jobs.RUNNING, jobs.QUEUED):
+            return status
+        if end is not None and time.monotonic() > end:
+            msg = f"The job in {folder} has not ended within {timeout_s:g} s; see its log.txt."
+            raise TimeoutError(msg)
+        slicer.app.processEvents()
+        time.sleep(0.05)

@@ -1,0 +1,143 @@
+"""Section 3: choose a model, and fine-tune it on labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+from typing import Any
+
+import ctk
+import slicer
+from slicer.i18n import tr as _
+
+from SSLEngine import jobs
+
+from . import corrections_folder
+from . import model_card
+from . import wording
+from .section import Section
+from .workers import jobs_folder
+
+if TYPE_CHECKING:
+    from SSLScene.exams import SceneExam
+
+
+class ModelPanel(Section):
+    """Model, card, fine-tuning."""
+
+    def __init__(self, owner: Any) -> None:
+        super().__init__(owner)
+        self._card: dict[str, Any] = {}
+        self._read = ""
+        self.ui.modelPathLineEdit.filters = ctk.ctkPathLineEdit.Files
+        self.ui.modelPathLineEdit.nameFilters = ["*.safetensors"]
+        self.ui.labelledPathLineEdit.filters = ctk.ctkPathLineEdit.Dirs
+        self._paths = ((self.ui.modelPathLineEdit, "model"), (self.ui.labelledPathLineEdit, "labelled"))
+        for edit, name in self._paths:
+            self.tiePath(edit, name)
+        self.ui.deviceComboBox.addItem(_("Automatic"), "auto")
+        self.ui.deviceComboBox.addItem(_("Graphics card"), "cuda:0")
+        self.ui.deviceComboBox.addItem(_("Processor"), "cpu")
+        self.ui.deviceComboBox.connect("activated(int)", self.onDevice)
+        self.ui.jobComboBox.connect("activated(int)", self.onJob)
+        self.ui.finetuneButton.connect("clicked()", self.onFinetune)
+        self.refreshJobs()
+
+    def refreshJobs(self) -> None:
+        """Lists the models of finished jobs, newest first."""
+        box = self.ui.jobComboBox
+        box.clear()
+        box.addItem(_("choose ..."), "")
+        root = jobs_folder()
+        for folder in jobs.find(root):
+            if (folder / jobs.MODEL_FILE).is_file():
+                box.addItem(f"{folder.name} ({wording.kinds().get(jobs.load(folder)['kind'], '')})", str(folder))
+
+    def onJob(self, index: int) -> None:
+        """Takes a job's model."""
+        folder = self.ui.jobComboBox.itemData(index)
+        if folder and self.parameters is not None:
+            self.parameters.model = str(Path(folder) / jobs.MODEL_FILE)
+
+    def onDevice(self, index: int) -> None:
+        """Takes a device."""
+        if self.parameters is not None:
+            self.parameters.device = self.ui.deviceComboBox.itemData(index)
+
+    def knows(self, pretext: str, model: str) -> bool:
+        """Whether the chosen model has learned a pretext."""
+        return bool(model) and pretext in self._card.get("pretexts", {})
+
+    @property
+    def canSegment(self) -> bool:
+        """Whether the chosen model has learned labels."""
+        return model_card.can_segment(self._card)
+
+    @property
+    def labelledFolder(self) -> Path:
+        """Where labelled exams are collected."""
+        text = self.parameters.labelled if self.parameters is not None else ""
+        return Path(text) if text else corrections_folder.default()
+
+    def setExam(self, exam: SceneExam | None) -> None:
+        """Another exam."""
+        if self.parameters is not None:
+            self.update()
+
+    def update(self) -> None:
+        """Shows the model's card and what there is to learn from."""
+        if self.parameters is None:
+            return
+        self.showPaths(self._paths)
+        if self.parameters.model != self._read:
+            self._read = self.parameters.model
+            self._card = self._readCard(self._read)
+        index = self.ui.deviceComboBox.findData(self.parameters.device)
+        self.ui.deviceComboBox.setCurrentIndex(max(0, index))
+        count = len(corrections_folder.collected(self.labelledFolder))
+        self.ui.collectedLabel.text = _("{count} labelled exams are collected in {folder}.").format(
+            count=count, folder=self.labelledFolder
+        )
+        needs_model = self.parameters.transfer.name != "Scratch"
+        ready = (bool(self._card) or not needs_model) and self._hasLabels(count)
+        self.ui.finetuneButton.enabled = ready and not self.owner.busy
+        hint = _("Choose a pretrained model, or 'Scratch'; and segments in the scene, or a folder of labelled exams.")
+        self.ui.finetuneButton.toolTip = _("Trains the model on the labels in a process of its own.") if ready else hint
+
+    def _hasLabels(self, collected: int) -> bool:
+        if self.parameters.labelsFrom.name == "Folder":
+            return bool(self.parameters.labelled) and Path(self.parameters.labelled).is_dir()
+        return collected > 0 or (self.exam is not None and bool(self.owner.correctPanel.segmentations()))
+
+    def _readCard(self, path: str) -> dict[str, Any]:
+        if not path:
+            self.ui.cardLabel.text = _("No model is chosen.")
+            return {}
+        try:
+            card = model_card.read(Path(path))
+        except ValueError as error:
+            self.ui.cardLabel.text = str(error)
+            return {}
+        self.ui.cardLabel.text = model_card.describe(card)
+        return card
+
+    def onFinetune(self) -> None:
+        """Collects the scene's segments if they are meant, and starts the training."""
+        with slicer.util.tryWithErrorDisplay(_("The fine-tuning could not be started."), waitCursor=True):
+            node = self.parameters
+            if node.labelsFrom.name == "Scene" and self.exam is not None and self.owner.correctPanel.segmentations():
+                self.logic.collect(self.exam, self.owner.correctPanel.segmentations(), self.labelledFolder)
+            scratch = node.transfer.name == "Scratch"
+            folder = self.logic.finetune(
+                self.labelledFolder,
+                None if scratch else node.model,
+                "all" if scratch else node.transfer.value,
+                node.steps,
+                node.device,
+            )
+            self.owner.follow(folder, self._onFinished)
+
+    def _onFinished(self, folder: Path, status: jobs.Status) -> None:
+        self.refreshJobs()
+        if status.state == jobs.FINISHED and self.parameters is not None:
+            self.parameters.model = str(folder / jobs.MODEL_FILE)

@@ -1,0 +1,142 @@
+"""Section 2: how the planes lie, and what a network learns from it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from . import tables
+from .section import Section
+
+if TYPE_CHECKING:
+    from SSLScene.exams import SceneExam
+
+SHOWN, PLANE, COLOUR = range(3)
+
+
+class PlanesPanel(Section):
+    """Lines, quads, table, layout, targets."""
+
+    def __init__(self, owner: Any) -> None:
+        super().__init__(owner)
+        self._models: list[Any] = []
+        self._table: Any = None
+        tables.headers(self.ui.planesTable, [_("Shown"), _("Planes of"), _("Colour")], PLANE)
+        self.ui.linesButton.connect("toggled(bool)", self.onLines)
+        self.ui.layoutButton.connect("clicked()", self.showSideBySide)
+        self.ui.crossingButton.connect("clicked()", self.onCrossing)
+        self.ui.planesTable.connect("itemChanged(QTableWidgetItem*)", self.onSwitch)
+        self.ui.planesTable.connect("cellDoubleClicked(int,int)", self.onColour)
+        self.ui.crossingsGroupBox.connect("toggled(bool)", lambda shown: self._fillCrossings())
+        self.ui.targetComboBox.connect("currentIndexChanged(int)", self.onTarget)
+        self.ui.predictPlanesButton.connect("clicked()", self.onPredict)
+
+    def setExam(self, exam: SceneExam | None) -> None:
+        """Another exam: planes are drawn anew if they were shown."""
+        self._models, self._table = [], None
+        self.ui.planesCollapsibleButton.enabled = exam is not None
+        self.ui.crossingsTableView.setMRMLTableNode(None)
+        self._fillTargets(exam)
+        if exam is None:
+            blocked = self.ui.linesButton.blockSignals(True)
+            self.ui.linesButton.checked = False
+            self.ui.linesButton.blockSignals(blocked)
+            tables.fill(self.ui.planesTable, [])
+            return
+        self._fillCrossings()
+        self.onLines(self.ui.linesButton.checked)
+
+    def showSideBySide(self) -> None:
+        """Sets the layout."""
+        if self.exam is not None:
+            self.logic.showSideBySide(self.exam)
+
+    def onCrossing(self) -> None:
+        """Jumps to the crossing point."""
+        if self.exam is not None:
+            self.logic.goToCrossing(self.exam)
+
+    def onLines(self, shown: bool) -> None:
+        """Shows or hides all planes."""
+        if self.exam is None:
+            return
+        if shown:
+            self._models = self.logic.showPlanes(self.exam)
+        else:
+            self.logic.hidePlanes(self.exam)
+            self._models = []
+        self._fillPlanes()
+
+    def _fillPlanes(self) -> None:
+        from SSLScene import roles
+
+        table = self.ui.planesTable
+        tables.fill(
+            table,
+            [["", f"{roles.label(v.view.role)}: {v.view.name}", ""] for v in self.exam.views[: len(self._models)]],
+        )
+        blocked = table.blockSignals(True)
+        for row, model in enumerate(self._models):
+            table.item(row, SHOWN).setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsUserCheckable)
+            table.item(row, SHOWN).setCheckState(qt.Qt.Checked)
+            table.item(row, COLOUR).setBackground(qt.QBrush(qt.QColor.fromRgbF(*model.GetDisplayNode().GetColor())))
+        table.blockSignals(blocked)
+
+    def onSwitch(self, item: Any) -> None:
+        """One view's planes are switched on or off."""
+        from SSLScene import planes
+
+        if item.column() == SHOWN and item.row() < len(self._models):
+            planes.show(self._models[item.row()], item.checkState() == qt.Qt.Checked)
+
+    def onColour(self, row: int, column: int) -> None:
+        """Another colour for one view's planes."""
+        from SSLScene import planes
+
+        if column != COLOUR:
+            return
+        present = qt.QColor.fromRgbF(*self._models[row].GetDisplayNode().GetColor())
+        chosen = qt.QColorDialog.getColor(present)
+        if chosen.isValid():
+            planes.recolour(self._models[row], (chosen.redF(), chosen.greenF(), chosen.blueF()))
+            self.ui.planesTable.item(row, COLOUR).setBackground(qt.QBrush(chosen))
+
+    def _fillCrossings(self) -> None:
+        """The table takes a moment for cines of many slices: it is made when it is looked at."""
+        if self.exam is None or self.ui.crossingsGroupBox.collapsed:
+            return
+        if self._table is None or slicer.mrmlScene.GetNodeByID(self._table.GetID()) is None:
+            self._table = self.logic.showCrossings(self.exam)
+        self.ui.crossingsTableView.setMRMLTableNode(self._table)
+
+    def _fillTargets(self, exam: SceneExam | None) -> None:
+        box = self.ui.targetComboBox
+        blocked = box.blockSignals(True)
+        box.clear()
+        if exam is not None:
+            from . import targets
+
+            for key, name in targets.names().items():
+                box.addItem(name, key)
+        box.blockSignals(blocked)
+
+    def onTarget(self, index: int) -> None:
+        """Draws what a network learns to find."""
+        from . import targets
+
+        if self.exam is not None:
+            with slicer.util.tryWithErrorDisplay(_("The targets could not be shown."), waitCursor=True):
+                targets.show(self.exam, self.ui.targetComboBox.itemData(index))
+
+    def update(self) -> None:
+        """Predicting planes needs a model that has learned lines."""
+        model = self.parameters.model if self.parameters is not None else ""
+        self.ui.predictPlanesButton.enabled = self.exam is not None and self.owner.modelPanel.knows("crossings", model)
+
+    def onPredict(self) -> None:
+        """Predicts planes in a job; the segmenting section follows it."""
+        self.owner.segmentPanel.predictPlanes()

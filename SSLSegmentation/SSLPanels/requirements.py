@@ -1,0 +1,131 @@
+"""What the worker needs, installed on demand, with consent, touching nothing that Slicer ships.
+
+torch comes with the PyTorch extension and is never imported into the application: only a worker does that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import slicer
+from slicer.i18n import tr as _
+
+#: Slicer brings these; whatever pip thinks of their versions, they stay as they are.
+SHIPPED = ["numpy", "scipy", "SimpleITK", "pydicom", "requests", "torch", "torchvision"]
+TORCH = ">=2.8"
+
+
+class RequirementsMissing(RuntimeError):
+    """Something that the worker needs is not installed. The message says what and how to get it."""
+
+
+def wanted(path: Path) -> list[str]:
+    """The requirement lines of a file."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def installed(name: str) -> str | None:
+    """Version of an installed package, found without importing it; None where there is none."""
+    importlib.invalidate_caches()
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def missing(path: Path) -> list[str]:
+    """The requirements, torch among them, of which no version is installed."""
+    lines = ["torch" + TORCH, *wanted(path)]
+    return [line for line in lines if installed(re.split(r"[<>=!~ ]", line)[0]) is None]
+
+
+def ensure(path: Path, requester: str) -> None:
+    """Installs what is missing, after asking.
+
+    Args:
+        path: Requirements file.
+        requester: Who asks, for the dialogs.
+
+    Raises:
+        RequirementsMissing: The user declined, or an installation did not succeed.
+    """
+    lacking = missing(path)
+    if not lacking:
+        return
+    if any(line.startswith("torch") for line in lacking):
+        _install_torch()
+    packages = [line for line in lacking if not line.startswith("torch")]
+    if packages:
+        _install(packages, requester)
+    still = missing(path)
+    if still and not slicer.app.testingEnabled():
+        msg = _("Still missing after the installation: {names}. See the error log.").format(names=", ".join(still))
+        raise RequirementsMissing(msg)
+
+
+def _install_torch() -> None:
+    try:
+        import PyTorchUtils
+    except ImportError:
+        _offer_extension()
+        return
+    try:
+        with _torch_barred():
+            PyTorchUtils.PyTorchUtilsLogic().installTorch(askConfirmation=True, torchVersionRequirement=TORCH)
+    except Exception as error:
+        # With torch barred, the extension cannot import what it has installed, and says so.
+        if installed("torch") is None:
+            msg = _("PyTorch could not be installed: {error}").format(error=error)
+            raise RequirementsMissing(msg) from None
+    if installed("torch") is None:
+        raise RequirementsMissing(_("PyTorch is needed to train and to segment, and was not installed."))
+
+
+@contextlib.contextmanager
+def _torch_barred() -> Iterator[None]:
+    """Keeps torch out of the application's process (its crashes would take the scene with them)."""
+    present = "torch" in sys.modules
+    if not present:
+        sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if not present:
+            sys.modules.pop("torch", None)
+
+
+def _offer_extension() -> None:
+    way = _(
+        "Open the Extensions Manager, install 'PyTorch', restart Slicer; or name another Python that has torch "
+        "under 'Advanced'."
+    )
+    question = _("Training and segmenting need PyTorch, which comes with the extension 'PyTorch'. Install it now?")
+    if slicer.util.confirmOkCancelDisplay(question) and slicer.app.extensionsManagerModel():
+        slicer.app.extensionsManagerModel().installExtensionFromServer("PyTorch")
+    raise RequirementsMissing(_("The extension 'PyTorch' is missing. ") + way)
+
+
+def _install(packages: list[str], requester: str) -> None:
+    try:
+        from slicer.packaging import pip_ensure
+    except ImportError:
+        _install_the_old_way(packages)
+        return
+    try:
+        pip_ensure(packages, skip_packages=SHIPPED, prompt_restart=False, requester=requester)
+    except RuntimeError as error:
+        raise RequirementsMissing(str(error)) from None
+
+
+def _install_the_old_way(packages: list[str]) -> None:
+    """Slicer 5.10 has no slicer.packaging. Nothing listed needs more than Slicer and torch bring: no dependencies."""
+    question = _("These Python packages will be installed: {names}. Continue?").format(names=", ".join(packages))
+    if not slicer.util.confirmOkCancelDisplay(question):
+        raise RequirementsMissing(_("The Python packages were not installed: ") + ", ".join(packages))
+    slicer.util.pip_install("--no-deps --only-binary=:all: " + " ".join(packages))

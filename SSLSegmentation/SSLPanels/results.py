@@ -1,0 +1,163 @@
+"""What a segmenting job has written, into the scene: segmentations, a table of volumes, a curve over a cine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+from pathlib import Path
+from typing import Any
+
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+from SSLScene import charts
+from SSLScene import segments
+from SSLScene import undo
+from SSLScene.exams import SceneExam
+from SSLScene.exams import SceneView
+from SSLScene.exams import put_under
+from SSLScene.exams import sequence_of
+from SSLScene.host import new_node
+
+#: Written by the job beside its other files.
+RESULT_FILE = "result.json"
+JOB = "SSLSegmentation.Job"
+
+
+@dataclass
+class Results:
+    """The nodes that were made of a job's result.
+
+    Attributes:
+        segmentations: One a view (or one a slice, where the slices form no volume).
+        table: Volumes in ml, one row a view and structure; EDV, ESV and ejection fraction of a cine.
+        chart: Chart of the volume curves of a cine, or None.
+    """
+
+    segmentations: list[Any] = field(default_factory=list)
+    table: Any = None
+    chart: Any = None
+
+
+def load(exam: SceneExam, chosen: Sequence[SceneView], folder: Path) -> Results:
+    """Puts a finished job's result into the scene. If a file cannot be read, nothing of it stays.
+
+    Args:
+        exam: The exam that was segmented.
+        chosen: Its views in the order in which they were written for the job.
+        folder: The job's folder.
+
+    Raises:
+        SceneError: A file of the result is missing or broken.
+    """
+    document = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
+    scene = slicer.mrmlScene
+    before = {node.GetID() for node in undo.nodes(scene)}
+    results = Results()
+    try:
+        for number, item in enumerate(chosen):
+            outputs = [o for o in document["outputs"] if _belongs(o["view"], number)]
+            results.segmentations += _segmentations(exam, item, outputs, folder)
+        with undo.owned(scene, exam.token):
+            results.table = _table(exam, chosen, document)
+            results.chart = _curve(exam, document)
+    except Exception:
+        undo.remove_nodes(scene, [node for node in undo.nodes(scene) if node.GetID() not in before])
+        raise
+    return results
+
+
+def _belongs(view: str, number: int) -> bool:
+    """View files are named by their number when they are written for a job (``00_sax``)."""
+    return view.split("_", 1)[0] == f"{number:02d}"
+
+
+def _segmentations(exam: SceneExam, item: SceneView, outputs: Sequence[Mapping[str, Any]], folder: Path) -> list[Any]:
+    if not outputs:
+        return []
+    name = _("{view} segmentation").format(view=item.view.name)
+    phases = sorted({o["phase"] for o in outputs})
+    first = [o for o in outputs if o["phase"] == phases[0]]
+    nodes = [
+        segments.load_segmentation(slicer.mrmlScene, exam, item, Path(o["file"]), k, name) for k, o in enumerate(first)
+    ]
+    for node in nodes:
+        node.SetAttribute(JOB, str(folder))
+    if len(phases) > 1 and len(nodes) == 1 and item.browser is not None:
+        by_phase = {o["phase"]: Path(o["file"]) for o in outputs}
+        _play(exam, item, nodes[0], by_phase)
+    return nodes
+
+
+def _play(exam: SceneExam, item: SceneView, node: Any, files: Mapping[int, Path]) -> None:
+    """The segmentations of all phases as a sequence in step with the cine; the node becomes its proxy."""
+    scene = slicer.mrmlScene
+    images = sequence_of(scene, item.volume)
+    with undo.owned(scene, exam.token):
+        sequence = new_node(scene, "vtkMRMLSequenceNode", f"{node.GetName()} frames")
+        sequence.SetIndexName(images.GetIndexName())
+        sequence.SetIndexUnit(images.GetIndexUnit())
+        for phase, path in sorted(files.items()):
+            loaded = segments.load_segmentation(scene, exam, item, path, 0, "phase") if phase else node
+            sequence.SetDataNodeAtValue(loaded, images.GetNthIndexValue(phase))
+            if loaded is not node:
+                undo.remove_nodes(scene, [loaded])
+    item.browser.AddProxyNode(node, sequence, False)
+    # Corrections are made on the proxy and must not be lost when another phase is shown.
+    item.browser.SetSaveChanges(sequence, True)
+
+
+def _table(exam: SceneExam, chosen: Sequence[SceneView], document: Mapping[str, Any]) -> Any:
+    rows = []
+    cines = {
+        number: c for c in document.get("cine") or [] for number in range(len(chosen)) if _belongs(c["view"], number)
+    }
+    for number, item in enumerate(chosen):
+        outputs = [o for o in document["outputs"] if _belongs(o["view"], number) and o["phase"] == 0]
+        for name, ml in sorted(outputs[0]["volumes_ml"].items()) if outputs else []:
+            rows.append((item.view.name, name, f"{ml:.1f} ml"))
+        rows += [(item.view.name, *row) for row in _function(cines.get(number))]
+    node = new_node(slicer.mrmlScene, "vtkMRMLTableNode", _("Volumes"))
+    table = vtk.vtkTable()
+    for title, values in zip(
+        (_("View"), _("Structure"), _("Value")), zip(*rows, strict=True) if rows else ((), (), ()), strict=True
+    ):
+        column = vtk.vtkStringArray()
+        column.SetName(title)
+        for value in values:
+            column.InsertNextValue(value)
+        table.AddColumn(column)
+    node.SetAndObserveTable(table)
+    if exam.item:
+        put_under(slicer.mrmlScene, node, exam.item)
+    return node
+
+
+def _function(cine: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """End-diastolic and end-systolic volume, and ejection fraction, as far as the job could tell them."""
+    if not cine:
+        return []
+    found = []
+    for key, title, unit in (("edv_ml", "EDV", "ml"), ("esv_ml", "ESV", "ml"), ("ef_percent", "EF", "%")):
+        if cine.get(key) is not None:
+            found.append((f"{cine['structure']} {title}", f"{cine[key]:.1f} {unit}"))
+    return found
+
+
+def _curve(exam: SceneExam, document: Mapping[str, Any]) -> Any:
+    cines = document.get("cine") or []
+    if not cines:
+        return None
+    names = [f"{cine['structure']} ({cine['view']})" for cine in cines]
+    chart = charts.add_chart(slicer.mrmlScene, _("Volume over the cine"), _("phase"), names, "ml", exam.token)
+    longest = max(len(cine["volumes_ml"]) for cine in cines)
+    rows = []
+    for phase in range(longest):
+        values = {n: c["volumes_ml"][phase] for n, c in zip(names, cines, strict=True) if phase < len(c["volumes_ml"])}
+        rows.append({_("phase"): phase + 1, **values})
+    chart.append(rows)
+    return chart.chart

@@ -1,0 +1,122 @@
+"""Section 4: segment a view, an exam, a cine or a folder, and see volumes and curves."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING
+from typing import Any
+
+import ctk
+import slicer
+from slicer.i18n import tr as _
+
+from SSLEngine import jobs
+
+from .curves import show
+from .section import Section
+
+if TYPE_CHECKING:
+    from SSLPanels.results import Results
+    from SSLScene.exams import SceneExam
+    from SSLScene.exams import SceneView
+
+
+class SegmentPanel(Section):
+    """Start, results."""
+
+    def __init__(self, owner: Any) -> None:
+        super().__init__(owner)
+        self.ui.batchPathLineEdit.filters = ctk.ctkPathLineEdit.Dirs
+        self.tiePath(self.ui.batchPathLineEdit, "batch")
+        self.ui.segmentButton.connect("clicked()", self.onSegment)
+        self.showResults(None)
+
+    def setExam(self, exam: SceneExam | None) -> None:
+        """Another exam: its first view is proposed."""
+        self.showResults(None)
+        if self.parameters is not None:
+            self.parameters.volume = exam.views[0].volume if exam is not None and exam.views else None
+
+    def update(self) -> None:
+        """Segmenting needs a model with labels, and something to segment."""
+        if self.parameters is None:
+            return
+        self.showPaths([(self.ui.batchPathLineEdit, "batch")])
+        scope = self.parameters.scope.name
+        self.ui.volumeSelector.enabled = scope == "View"
+        self.ui.batchPathLineEdit.enabled = scope == "Folder"
+        there = {
+            "View": self.parameters.volume is not None,
+            "Exam": self.exam is not None,
+            "Folder": bool(self.parameters.batch) and Path(self.parameters.batch).is_dir(),
+        }[scope]
+        able = self.owner.modelPanel.canSegment
+        self.ui.segmentButton.enabled = there and able and not self.owner.busy
+        tip = _("Segments in a process of its own and puts the result into a segmentation node.")
+        if not able:
+            tip = _("Choose a model that has learned labels, or fine-tune one, first.")
+        elif not there:
+            tip = _("Choose what to segment first.")
+        self.ui.segmentButton.toolTip = tip
+
+    def onSegment(self) -> None:
+        """Starts the job."""
+        with slicer.util.tryWithErrorDisplay(_("The segmentation could not be started."), waitCursor=True):
+            node = self.parameters
+            if node.scope.name == "Folder":
+                folder = self.logic.segmentFolder(node.model, node.batch, node.device, node.largestComponent)
+                self.owner.follow(folder, self._onFolderFinished)
+                return
+            exam, chosen = self._chosen(node)
+            folder = self.logic.startSegmenting(node.model, exam, chosen, node.device, node.largestComponent)
+            self.owner.follow(folder, functools.partial(self._onFinished, exam, chosen))
+
+    def _chosen(self, node: Any) -> tuple[SceneExam, list[SceneView]]:
+        if node.scope.name == "Exam":
+            return self.exam, list(self.exam.views)
+        for item in self.exam.views if self.exam is not None else []:
+            if node.volume in item.volumes:
+                return self.exam, [item]
+        exam = self.logic.useVolumes([node.volume])
+        self.owner.setExam(exam)
+        return exam, exam.views
+
+    def _onFinished(self, exam: SceneExam, chosen: list[SceneView], folder: Path, status: jobs.Status) -> None:
+        if status.state != jobs.FINISHED or exam is not self.exam:
+            return
+        from . import results
+
+        with slicer.util.tryWithErrorDisplay(_("The result could not be put into the scene."), waitCursor=True):
+            found = results.load(exam, chosen, folder)
+            self.showResults(found)
+            if found.segmentations:
+                self.parameters.segmentation = found.segmentations[0]
+
+    def _onFolderFinished(self, folder: Path, status: jobs.Status) -> None:
+        if status.state == jobs.FINISHED:
+            text = _("The segmentations of all exams lie in {folder}.").format(folder=folder / "segmentations")
+            slicer.util.infoDisplay(text)
+
+    def showResults(self, found: Results | None) -> None:
+        """Shows the table and, of a cine, the curve and the slider."""
+        self.ui.resultsTableView.setVisible(found is not None)
+        self.ui.resultsTableView.setMRMLTableNode(found.table if found is not None else None)
+        chart = found.chart if found is not None else None
+        self.ui.volumePlotWidget.setVisible(chart is not None)
+        if chart is not None:
+            show(self.ui.volumePlotWidget, chart, self.exam.token)
+        browser = next((v.browser for v in self.exam.views if v.browser is not None), None) if self.exam else None
+        self.ui.seekWidget.setVisible(browser is not None)
+        self.ui.seekWidget.setMRMLSequenceBrowserNode(browser)
+
+    def predictPlanes(self) -> None:
+        """Lets the model tell where the planes should lie."""
+        with slicer.util.tryWithErrorDisplay(_("The planes could not be predicted."), waitCursor=True):
+            exam = self.exam
+            folder = self.logic.startPlanes(self.parameters.model, exam, self.parameters.device)
+            self.owner.follow(folder, functools.partial(self._onPlanes, exam))
+
+    def _onPlanes(self, exam: SceneExam, folder: Path, status: jobs.Status) -> None:
+        if status.state == jobs.FINISHED and exam is self.exam:
+            self.logic.showPredictedPlanes(exam, folder)

@@ -1,0 +1,78 @@
+"""What a network learns to find on an exam, drawn on the user's own slices. Closed forms, no network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import slicer
+from slicer.i18n import tr as _
+
+from SSLEngine.geometry import Plane
+from SSLEngine.geometry import crossing_line
+from SSLEngine.geometry import crossing_segment
+from SSLEngine.geometry import slice_places
+from SSLEngine.studies.study import View
+from SSLScene import overlays
+from SSLScene import roles
+from SSLScene import undo
+from SSLScene.exams import SceneExam
+from SSLScene.exams import SceneView
+
+SIGMA_MM = 3.0
+NOTHING, LINES, PLACE = "", "lines", "place"
+
+
+def names() -> dict[str, str]:
+    """What can be shown, by key, as the user reads it."""
+    return {NOTHING: _("nothing"), LINES: _("crossing lines"), PLACE: _("place in the stack")}
+
+
+def host_of(exam: SceneExam) -> SceneView:
+    """The view on which targets are shown: the short-axis or sagittal stack, else the one with most slices."""
+    named = exam.first("sax") or exam.first("sag")
+    return named or max(exam.views, key=lambda item: len(item.view.planes))
+
+
+def line_heatmap(host: View, guests: Sequence[Plane], sigma_mm: float = SIGMA_MM) -> npt.NDArray[np.float32]:
+    """Heatmap of the lines where guests cross a host, ``exp(-d^2 / 2 sigma^2)`` of the distance d in mm.
+
+    Args:
+        host: The view with ``(slices, rows, columns)`` pixels.
+        guests: Planes of the other view.
+        sigma_mm: Width of the line.
+    """
+    slices, rows, columns = host.shape
+    heat = np.zeros((slices, rows, columns), np.float32)
+    y, x = np.mgrid[:rows, :columns]
+    pixels = np.stack([x, y], axis=-1)
+    for k, plane in enumerate(host.planes):
+        for guest in guests:
+            line = crossing_line(plane, guest)
+            if line is None or crossing_segment(plane, guest) is None:
+                continue
+            heat[k] = np.maximum(heat[k], np.exp(-((line.distance(pixels) / sigma_mm) ** 2) / 2))
+    return heat
+
+
+def show(exam: SceneExam, what: str) -> list[Any]:
+    """Shows one kind of target over its host; an earlier one is taken away. Returns the nodes."""
+    scene = slicer.mrmlScene
+    token = f"{exam.token} targets"
+    undo.remove_all(scene, token)
+    if what == NOTHING:
+        return []
+    host = host_of(exam)
+    shown = SceneExam(exam.study, exam.views, token, exam.item)
+    if what == PLACE:
+        axis = host.view.normal if host.view.normal is not None else host.view.planes[0].normal
+        places = np.nan_to_num(slice_places(host.view.planes, axis), nan=0.5)
+        return overlays.show_place(scene, shown, host, places.tolist(), _("Place in the stack"))
+    # A host has one foreground: all lines go into one heatmap, where each guest has its single middle plane.
+    guests = [
+        v.view.planes[len(v.view.planes) // 2] for v in exam.views if v is not host and v.view.role in roles.ORDER
+    ]
+    heat = line_heatmap(host.view, guests)
+    return overlays.show_heatmap(scene, shown, host, heat, _("Crossing lines"), (1.0, 0.85, 0.2))

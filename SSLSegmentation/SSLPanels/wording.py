@@ -1,0 +1,85 @@
+"""Words for people: durations, sizes, what a job is doing, why it failed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from slicer.i18n import tr as _
+
+from SSLEngine import jobs
+
+
+def duration(seconds: float | None) -> str:
+    """``1 h 5 min``, ``3 min``, ``12 s``; empty where not known."""
+    if seconds is None or seconds < 0:
+        return ""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def size(count: float | None) -> str:
+    """``1.5 GB``; empty where not known."""
+    return "" if not count else f"{count / 1e9:.1f} GB"
+
+
+def states() -> dict[str, str]:
+    """What each state of a job is called."""
+    return {
+        jobs.QUEUED: _("waiting"),
+        jobs.RUNNING: _("running"),
+        jobs.FINISHED: _("finished"),
+        jobs.FAILED: _("failed"),
+        jobs.CANCELLED: _("stopped"),
+        jobs.LOST: _("interrupted"),
+    }
+
+
+def kinds() -> dict[str, str]:
+    """What each kind of job is called."""
+    return {
+        "pretrain": _("Pretraining"),
+        "finetune": _("Fine-tuning"),
+        "segment": _("Segmenting"),
+        "inspect": _("Looking at exams"),
+        "study-labels": _("Few-label study"),
+        "probe": _("Looking at the devices"),
+        "phantom": _("Making synthetic exams"),
+        "planes": _("Predicting planes"),
+    }
+
+
+def progress(status: jobs.Status) -> str:
+    """One line: state, step, rate, what remains, memory."""
+    parts = [states().get(status.state, status.state)]
+    if status.steps:
+        parts.append(_("step {step} of {steps}").format(step=status.step, steps=status.steps))
+    if status.state == jobs.RUNNING:
+        if status.rate:
+            parts.append(_("{rate:.3g} steps/s").format(rate=status.rate))
+        if status.eta_s is not None:
+            parts.append(_("about {time} left").format(time=duration(status.eta_s)))
+    if status.memory_bytes:
+        parts.append(size(status.memory_bytes))
+    return ", ".join(parts)
+
+
+def sentence(folder: Path, status: jobs.Status) -> str:
+    """Why a job did not finish, in one sentence; also of a worker that ended before it could say so itself."""
+    if status.state != jobs.LOST:
+        return status.message or _("The job failed without saying why.")
+    last = jobs.log_tail(folder, 1)
+    if last.startswith("ModuleNotFoundError"):
+        return _("A Python package is missing ({error}); install the requirements, then resume.").format(
+            error=last.partition(": ")[2]
+        )
+    return _("The worker was ended from outside, perhaps for want of memory; make the batch smaller, then resume.")
+
+
+def failure(folder: Path, status: jobs.Status, lines: int = 8) -> str:
+    """Why a job failed: one sentence, the end of the log, where the whole log is."""
+    log = Path(folder) / jobs.LOG_FILE
+    return "\n\n".join(
+        [sentence(folder, status), jobs.log_tail(folder, lines), _("The whole log: {path}").format(path=log)]
+    )

@@ -1,0 +1,93 @@
+"""Starts the engine's jobs as children of the application, in PythonSlicer or a Python that the user names."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import slicer
+
+from SSLEngine import jobs
+
+from . import requirements
+
+PYTHON_KEY = "SSLSegmentation/Python"
+FOLDER_KEY = "SSLSegmentation/JobsFolder"
+
+
+def jobs_folder() -> Path:
+    """Where jobs are kept unless the user says otherwise: a folder of the user's, never the extension's."""
+    kept = slicer.app.settings().value(FOLDER_KEY, "")
+    return Path(kept) if kept else Path.home() / "SSLSegmentation" / "jobs"
+
+
+class Workers:
+    """Makes job folders and starts them.
+
+    Args:
+        requirements_file: What must be installed in Slicer's own Python.
+        requester: Name of the module, for dialogs.
+    """
+
+    def __init__(self, requirements_file: Path, requester: str) -> None:
+        self._requirements = requirements_file
+        self._requester = requester
+
+    @property
+    def python(self) -> list[str] | None:
+        """Command of the Python to run jobs with; None for Slicer's own."""
+        kept = slicer.app.settings().value(PYTHON_KEY, "")
+        return [kept] if kept else None
+
+    def usePython(self, path: str) -> None:
+        """Runs jobs with another Python that has torch; empty text goes back to Slicer's own."""
+        slicer.app.settings().setValue(PYTHON_KEY, path)
+
+    def useFolder(self, path: str) -> None:
+        """Keeps new jobs in a folder; empty text goes back to the default."""
+        slicer.app.settings().setValue(FOLDER_KEY, path)
+
+    def run(self, kind: str, settings: Mapping[str, Any], out: str | Path | None = None) -> Path:
+        """Creates and starts a job.
+
+        Args:
+            kind: Verb of the command line.
+            settings: Plain values; the worker validates them.
+            out: Folder of the job; a new one, named by kind and time, by default.
+
+        Returns:
+            The job's folder.
+
+        Raises:
+            JobError: It cannot be created or started.
+            RequirementsMissing: Something that it needs is not installed.
+        """
+        if self.python is None:
+            requirements.ensure(self._requirements, self._requester)
+        folder = jobs.create(Path(out) if out else self.newFolder(kind), kind, settings)
+        self._start(folder)
+        return folder
+
+    def resume(self, folder: Path) -> None:
+        """Starts a job that has stopped again."""
+        if self.python is None:
+            requirements.ensure(self._requirements, self._requester)
+        self._start(folder)
+
+    def _start(self, folder: Path) -> None:
+        # Another Python must not see the libraries of Slicer's own.
+        environment = None if self.python is None else slicer.util.startupEnvironment()
+        jobs.start(folder, self.python, environment)
+
+    @staticmethod
+    def newFolder(kind: str) -> Path:
+        """A folder that does not exist yet, named by kind and time."""
+        stamp = f"{datetime.datetime.now():%Y-%m-%d_%H%M%S}"
+        folder = jobs_folder() / f"{kind}-{stamp}"
+        number = 1
+        while folder.exists():
+            number += 1
+            folder = jobs_folder() / f"{kind}-{stamp}-{number}"
+        return folder

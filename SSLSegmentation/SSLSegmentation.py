@@ -1,0 +1,611 @@
+"""The module SSLSegmentation: load an exam, see its planes, fine-tune, segment, correct, and use it again."""
+
+# Annotations stay real objects here (no __future__ import): parameterNodeWrapper reads them as types.
+
+import enum
+import json
+import sys
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+from typing import Annotated
+from typing import Any
+
+import slicer
+import vtk
+from slicer import vtkMRMLScalarVolumeNode
+from slicer import vtkMRMLSegmentationNode
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.parameterNodeWrapper import WithinRange
+from slicer.parameterNodeWrapper import parameterNodeWrapper
+from slicer.ScriptedLoadableModule import ScriptedLoadableModule
+from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
+from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
+from slicer.util import VTKObservationMixin
+
+# In a source tree the packages of the two modules lie in neighbouring folders; installed, beside this file.
+for _neighbour in (Path(__file__).resolve().parent, Path(__file__).resolve().parent.parent / "SSLPretrain"):
+    if _neighbour.is_dir() and str(_neighbour) not in sys.path:
+        sys.path.append(str(_neighbour))
+
+from SSLEngine import jobs  # noqa: E402
+from SSLPanels import wording  # noqa: E402
+from SSLPanels.correct_panel import CorrectPanel  # noqa: E402
+from SSLPanels.curves import RunCurves  # noqa: E402
+from SSLPanels.exam_panel import ExamPanel  # noqa: E402
+from SSLPanels.follower import JobFollower  # noqa: E402
+from SSLPanels.follower import wait  # noqa: E402
+from SSLPanels.model_panel import ModelPanel  # noqa: E402
+from SSLPanels.monitor import JobMonitor  # noqa: E402
+from SSLPanels.planes_panel import PlanesPanel  # noqa: E402
+from SSLPanels.segment_panel import SegmentPanel  # noqa: E402
+from SSLPanels.workers import Workers  # noqa: E402
+
+if TYPE_CHECKING:
+    # What meets the scene reads images, which takes long to import: only where it is used.
+    from SSLPanels.results import Results
+    from SSLScene.exams import SceneExam
+    from SSLScene.exams import SceneView
+
+
+class SSLSegmentation(ScriptedLoadableModule):
+    """What Slicer shows of the module before it is opened."""
+
+    def __init__(self, parent: Any) -> None:
+        ScriptedLoadableModule.__init__(self, parent)
+        self.parent.title = _("SSL Segmentation")
+        self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
+        self.parent.dependencies = []
+        self.parent.contributors = ["SlicerSSLSegmentation contributors"]
+        self.parent.helpText = _(
+            "Segments heart and knee MR exams with a network that was pretrained on the planes of unlabelled exams and "
+            "fine-tuned on a few labelled ones. Correct the result and use it for the next fine-tuning."
+        )
+        self.parent.acknowledgementText = _("Not for clinical use.")
+        slicer.app.connect("startupCompleted()", registerSampleData)
+
+
+SAMPLE_CATEGORY = "SSLSegmentation"
+
+
+def registerSampleData() -> None:
+    """Offers synthetic exams, made on demand, in the Sample Data module. Nothing is downloaded."""
+    import SampleData
+
+    SampleData.SampleDataLogic.registerCustomSampleDataSource(
+        category=SAMPLE_CATEGORY,
+        sampleName="SyntheticHeartMR",
+        uris=[],
+        fileNames=[],
+        nodeNames=[],
+        customDownloader=lambda source: SSLSegmentationLogic().makeSample(),
+        thumbnailFileName=str(Path(__file__).resolve().parent / "Resources" / "Icons" / "SSLSegmentation.png"),
+    )
+
+
+class LabelsFrom(enum.Enum):
+    """Where fine-tuning takes its labels from."""
+
+    Scene = "scene"
+    Folder = "folder"
+
+
+class Transfer(enum.Enum):
+    """What is done with the pretrained model."""
+
+    All = "all"
+    Decoder = "decoder"
+    Multitask = "multitask"
+    Scratch = "scratch"
+
+
+class Scope(enum.Enum):
+    """What is segmented."""
+
+    View = "view"
+    Exam = "exam"
+    Folder = "folder"
+
+
+@parameterNodeWrapper
+class SSLSegmentationParameterNode:
+    """The panel's state, kept in the scene."""
+
+    study: str = ""
+    model: str = ""
+    labelled: str = ""
+    batch: str = ""
+    device: str = "auto"
+    labelsFrom: LabelsFrom = LabelsFrom.Scene
+    transfer: Transfer = Transfer.All
+    steps: Annotated[int, WithinRange(0, 1000000)] = 0
+    scope: Scope = Scope.View
+    volume: vtkMRMLScalarVolumeNode
+    largestComponent: bool = True
+    segmentation: vtkMRMLSegmentationNode
+
+
+class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
+    """Everything the panel does, for scripts.
+
+    Example::
+
+        logic = SSLSegmentationLogic()
+        exam = logic.loadStudy("/data/exam01")
+        logic.showPlanes(exam)
+        nodes = logic.segment("/models/heart.safetensors", exam, waitForCompletion=True).segmentations
+    """
+
+    def __init__(self) -> None:
+        ScriptedLoadableModuleLogic.__init__(self)
+        self.workers = Workers(_requirements(), "SSL Segmentation")
+        self._followers: list[JobFollower] = []
+
+    def getParameterNode(self) -> SSLSegmentationParameterNode:
+        """The typed parameter node."""
+        return SSLSegmentationParameterNode(super().getParameterNode())
+
+    # Exam and planes --------------------------------------------------------------------------
+
+    def loadStudy(self, path: str | Path, progress: Callable[[int, int, str], None] | None = None) -> "SceneExam":
+        """Reads a study folder (or one image file) into the scene.
+
+        Args:
+            path: Folder with DICOM files at any depth, or with volumes.
+            progress: ``progress(done, total, message)``.
+
+        Raises:
+            StudyError: Nothing there can be used; the message says why. Nothing stays in the scene.
+        """
+        from SSLEngine.studies import read_study
+        from SSLScene import exams
+        from SSLScene import undo
+
+        study = read_study(Path(path))
+        token = slicer.mrmlScene.GenerateUniqueName(f"exam {study.name}")
+        try:
+            return exams.load_study(slicer.mrmlScene, study, token, progress)
+        except Exception:
+            undo.remove_all(slicer.mrmlScene, token)
+            raise
+
+    def useVolumes(self, volumes: Sequence[Any] | Mapping[str, str] | None = None) -> "SceneExam":
+        """Takes volumes of the scene as the views of an exam.
+
+        Args:
+            volumes: Volume nodes, or roles by node ID; all scalar volumes of the scene by default.
+
+        Raises:
+            SceneError: A volume cannot be used, for instance under a non-linear transform.
+        """
+        from SSLEngine.studies.roles import assign_roles
+        from SSLScene import exams
+
+        chosen = volumes if volumes is not None else self._sceneVolumes()
+        exam = exams.exam_of_scene(slicer.mrmlScene, chosen, token="exam of the scene")
+        if not isinstance(chosen, Mapping):
+            given = {item.view.name: item.view.role for item in exam.views}
+            assign_roles(exam.study, organ=None)
+            for item in exam.views:
+                known = given[item.view.name]
+                item.view.role = item.view.role if known == "unknown" else known
+        return exam
+
+    @staticmethod
+    def _sceneVolumes() -> list[Any]:
+        nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+        plain = [n for n in nodes if not n.IsA("vtkMRMLLabelMapVolumeNode") and not n.GetHideFromEditors()]
+        return [n for n in plain if n.GetImageData() is not None]
+
+    @staticmethod
+    def removeExam(exam: "SceneExam") -> None:
+        """Takes out of the scene all that was added for an exam, and gives the views back as they were."""
+        from SSLPanels import targets
+        from SSLScene import undo
+
+        targets.show(exam, targets.NOTHING)
+        undo.remove_all(slicer.mrmlScene, f"{exam.token} planes")
+        undo.remove_all(slicer.mrmlScene, exam.token)
+
+    @staticmethod
+    def showPlanes(exam: "SceneExam") -> list[Any]:
+        """Shows every view's planes as lines in the others and as quads in 3D; returns one model a view."""
+        from SSLScene import exams
+        from SSLScene import planes
+
+        SSLSegmentationLogic.hidePlanes(exam)
+        owner = exams.SceneExam(exam.study, exam.views, f"{exam.token} planes", exam.item)
+        return planes.show_planes(slicer.mrmlScene, owner)
+
+    @staticmethod
+    def hidePlanes(exam: "SceneExam") -> None:
+        """Takes the planes away."""
+        from SSLScene import undo
+
+        undo.remove_all(slicer.mrmlScene, f"{exam.token} planes")
+
+    @staticmethod
+    def showCrossings(exam: "SceneExam") -> Any:
+        """Table node of angles and lengths."""
+        from SSLScene import crossings
+
+        return crossings.show_table(slicer.mrmlScene, exam)
+
+    @staticmethod
+    def showSideBySide(exam: "SceneExam") -> None:
+        """Shows the views beside each other, each turned to its own plane, at the crossing point."""
+        from SSLScene import layouts
+
+        layouts.show_views(slicer.mrmlScene, exam)
+
+    @staticmethod
+    def goToCrossing(exam: "SceneExam") -> None:
+        """Moves all slice views to the point where the planes meet."""
+        from SSLScene import crossings
+        from SSLScene import layouts
+
+        names = [node.GetLayoutName() for node in slicer.util.getNodesByClass("vtkMRMLSliceNode")]
+        layouts.jump_to(slicer.mrmlScene, exam.token, names, crossings.meeting_point(exam))
+
+    # Jobs -------------------------------------------------------------------------------------
+
+    def segment(
+        self,
+        model: str | Path,
+        what: Any,
+        device: str = "auto",
+        largestComponent: bool = True,
+        onUpdate: Callable[..., None] | None = None,
+        onFinished: "Callable[[Results], None] | None" = None,
+        waitForCompletion: bool = False,
+    ) -> Any:
+        """Segments a view, a cine or an exam in a process of its own and puts the result into the scene.
+
+        Args:
+            model: A fine-tuned model file.
+            what: A scalar volume node (of a cine, the proxy), or an exam.
+            device: ``auto``, ``cpu`` or ``cuda:N``.
+            largestComponent: Keep only the largest part of each structure.
+            onUpdate: Called with status and new events.
+            onFinished: Called with the results.
+            waitForCompletion: Wait and return the results; the application stays responsive.
+
+        Returns:
+            The results if waited for, else the job's folder.
+
+        Raises:
+            RuntimeError: Waited for, and the job failed; the message says why.
+        """
+        from SSLPanels import results
+
+        exam, chosen = self._chosen(what)
+        folder = self.startSegmenting(model, exam, chosen, device, largestComponent)
+        if waitForCompletion:
+            status = wait(folder)
+            if status.state != jobs.FINISHED:
+                raise RuntimeError(status.message)
+            return results.load(exam, chosen, folder)
+
+        def finished(status: jobs.Status) -> None:
+            if status.state == jobs.FINISHED and onFinished is not None:
+                onFinished(results.load(exam, chosen, folder))
+
+        self._follow(folder, onUpdate, finished)
+        return folder
+
+    def _chosen(self, what: Any) -> "tuple[SceneExam, list[SceneView]]":
+        """An exam and the views of it that are meant."""
+        if hasattr(what, "views"):
+            return what, list(what.views)
+        exam = self.useVolumes([what])
+        return exam, exam.views
+
+    def startSegmenting(
+        self, model: str | Path, exam: "SceneExam", chosen: "Sequence[SceneView]", device: str, largestComponent: bool
+    ) -> Path:
+        """Writes views of an exam for the worker and starts it; :func:`SSLPanels.results.load` takes its result."""
+        from SSLScene import exams
+
+        folder = self.workers.newFolder("segment")
+        exams.write_study(exams.SceneExam(exam.study, list(chosen), exam.token), folder / "input")
+        settings = {
+            "model": str(Path(model).resolve()),
+            "input": str(folder / "input"),
+            "out": str(folder / "segmentation.seg.nrrd"),
+            "device": device,
+            "largest_component": largestComponent,
+        }
+        return self.workers.run("segment", settings, folder)
+
+    def segmentFolder(
+        self, model: str | Path, cohort: str | Path, device: str = "auto", largestComponent: bool = True
+    ) -> Path:
+        """Segments all exams of a folder in a job, into its folder ``segmentations``; nothing comes into the scene."""
+        folder = self.workers.newFolder("segment")
+        settings = {
+            "model": str(Path(model).resolve()),
+            "cohort": str(Path(cohort).resolve()),
+            "out": str(folder / "segmentations"),
+            "device": device,
+            "largest_component": largestComponent,
+        }
+        return self.workers.run("segment", settings, folder)
+
+    def startPlanes(self, model: str | Path, exam: "SceneExam", device: str = "auto") -> Path:
+        """Lets a model that has learned crossing lines tell, in a job, where the planes of an exam should lie."""
+        from SSLScene import exams
+
+        folder = self.workers.newFolder("planes")
+        exams.write_study(exam, folder / "input")
+        settings = {"model": str(Path(model).resolve()), "input": str(folder / "input"), "device": device}
+        return self.workers.run("planes", settings, folder)
+
+    @staticmethod
+    def showPredictedPlanes(exam: "SceneExam", folder: Path) -> list[Any]:
+        """Shows what a job has predicted beside the acquired planes, and as planes that can be moved."""
+        from SSLScene import predicted
+
+        document = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        return predicted.show_predicted(slicer.mrmlScene, exam, document["planes"])
+
+    def finetune(
+        self,
+        labelled: str | Path,
+        model: str | Path | None = None,
+        transfer: str = "all",
+        steps: int = 0,
+        device: str = "auto",
+        settings: Mapping[str, Any] | None = None,
+        onUpdate: Callable[..., None] | None = None,
+        onFinished: Callable[..., None] | None = None,
+        waitForCompletion: bool = False,
+    ) -> Path:
+        """Trains a model on labelled exams in a process of its own.
+
+        Args:
+            labelled: Folder of exams with labels, as :meth:`collect` makes it.
+            model: Pretrained model; from scratch without it.
+            transfer: ``all``, ``decoder`` or ``multitask``.
+            steps: Training steps, 0 for a sensible number.
+            device: ``auto``, ``cpu`` or ``cuda:N``.
+            settings: Further settings; they override.
+            onUpdate: Called with status and new events.
+            onFinished: Called with the last status.
+            waitForCompletion: Return only when the job has ended.
+
+        Returns:
+            The job's folder; its model is ``jobs.status(folder).model``.
+        """
+        document: dict[str, Any] = {
+            "data": {"path": str(Path(labelled).resolve())},
+            "schedule": {"steps": steps},
+            "device": device,
+            **({"init": str(Path(model).resolve()), "transfer": transfer} if model else {}),
+            **(settings or {}),
+        }
+        folder = self.workers.run("finetune", document)
+        self._follow(folder, onUpdate, onFinished)
+        if waitForCompletion:
+            wait(folder)
+        return folder
+
+    def collect(self, exam: "SceneExam", segmentations: Sequence[Any], folder: str | Path) -> Path:
+        """Adds an exam with these segments to the labelled exams in a folder; returns where it lies."""
+        from SSLPanels import corrections
+
+        return corrections.collect(exam, segmentations, Path(folder))
+
+    @staticmethod
+    def exportSegmentation(node: Any, path: str | Path) -> None:
+        """Writes a segmentation as ``.seg.nrrd``.
+
+        Raises:
+            RuntimeError: The file could not be written.
+        """
+        if not slicer.util.saveNode(node, str(path)):
+            raise RuntimeError(_("{path} could not be written; check folder and disk.").format(path=path))
+
+    def makeSample(self, organ: str = "heart", seed: int = 0) -> list[Any]:
+        """Makes one synthetic exam in a process, waits for it and loads it; returns its volume nodes."""
+        folder = self.workers.newFolder("phantom")
+        settings = {"organ": organ, "studies": 1, "seed": seed, "out": str(folder / "exams"), "format": "nifti"}
+        self.workers.run("phantom", settings, folder)
+        status = wait(folder)
+        if status.state != jobs.FINISHED:
+            raise RuntimeError(status.message)
+        exam = self.loadStudy(next(path for path in sorted((folder / "exams").iterdir()) if path.is_dir()))
+        return [volume for item in exam.views for volume in item.volumes]
+
+    def _follow(self, folder: Path, onUpdate: Any, onFinished: Any) -> None:
+        if onUpdate is None and onFinished is None:
+            return
+        self._followers = [follower for follower in self._followers if follower.active]
+        follower = JobFollower(onUpdate, onFinished)
+        self._followers.append(follower)
+        follower.follow(folder)
+
+    def release(self) -> None:
+        """Ends all following; the jobs go on."""
+        for follower in self._followers:
+            follower.release()
+        self._followers = []
+
+
+def _requirements() -> Path:
+    """The worker's requirements; they lie with the engine."""
+    here = Path(__file__).resolve().parent
+    beside = here / "Resources" / "requirements.txt"
+    return beside if beside.is_file() else here.parent / "SSLPretrain" / "Resources" / "requirements.txt"
+
+
+class SSLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """Connects the sections of the panel with each other and with the parameter node."""
+
+    def __init__(self, parent: Any = None) -> None:
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic: SSLSegmentationLogic | None = None
+        self.exam: SceneExam | None = None
+        self._parameterNode: SSLSegmentationParameterNode | None = None
+        self._parameterNodeGuiTag: int | None = None
+
+    def setup(self) -> None:
+        """Makes the panel; nothing is installed and nothing heavy is imported here."""
+        ScriptedLoadableModuleWidget.setup(self)
+        self.uiWidget = slicer.util.loadUI(self.resourcePath("UI/SSLSegmentation.ui"))
+        self.layout.addWidget(self.uiWidget)
+        self.ui = slicer.util.childWidgetVariables(self.uiWidget)
+        self.uiWidget.setMRMLScene(slicer.mrmlScene)
+        self.logic = SSLSegmentationLogic()
+        self.examPanel = ExamPanel(self)
+        self.planesPanel = PlanesPanel(self)
+        self.modelPanel = ModelPanel(self)
+        self.segmentPanel = SegmentPanel(self)
+        self.correctPanel = CorrectPanel(self)
+        self.curves = RunCurves(self.ui.lossPlotWidget)
+        self._onJobFinished: Callable[[Path, jobs.Status], None] | None = None
+        self.monitor = JobMonitor(self.ui, self._onEvents, self._onFinished, self._onResume)
+        self.ui.lossPlotWidget.setVisible(False)
+        self.ui.progressCollapsibleButton.collapsed = True
+        self.panels = (self.examPanel, self.planesPanel, self.modelPanel, self.segmentPanel, self.correctPanel)
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
+        self.initializeParameterNode()
+        self.setExam(None)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job is being followed."""
+        return self.monitor.follower.active
+
+    def follow(self, folder: Path, onFinished: Callable[[Path, jobs.Status], None]) -> None:
+        """Shows a job's progress; calls back when it has ended."""
+        self._onJobFinished = onFinished
+        self.curves.start(folder.name)
+        self.ui.lossPlotWidget.setVisible(False)
+        self.ui.progressCollapsibleButton.collapsed = False
+        self.monitor.follow(folder)
+        self._update()
+
+    def _onEvents(self, events: list[dict[str, Any]]) -> None:
+        self.curves.add(events)
+        if any(event.get("loss") is not None for event in events):
+            self.ui.lossPlotWidget.setVisible(True)
+
+    def _onFinished(self, folder: Path, status: jobs.Status) -> None:
+        if self._onJobFinished is not None:
+            self._onJobFinished(folder, status)
+        if self._parameterNode is not None:
+            self._update()
+        if status.state == jobs.FAILED:
+            slicer.util.errorDisplay(wording.failure(folder, status))
+
+    def _onResume(self, folder: Path) -> None:
+        with slicer.util.tryWithErrorDisplay(_("The job could not be resumed."), waitCursor=True):
+            self.logic.workers.resume(folder)
+            self.follow(folder, self._onJobFinished or (lambda folder, status: None))
+
+    @property
+    def parameters(self) -> SSLSegmentationParameterNode | None:
+        """The parameter node while the panel is tied to it."""
+        return self._parameterNode
+
+    def cleanup(self) -> None:
+        """The application closes or the module is reloaded: following ends, jobs go on."""
+        self.monitor.clear()
+        for panel in self.panels:
+            panel.release()
+        self.logic.release()
+        self._setParameterNode(None)
+        self.removeObservers()
+
+    def enter(self) -> None:
+        """The panel is shown."""
+        self.initializeParameterNode()
+        self.correctPanel.enter()
+
+    def exit(self) -> None:
+        """Another module is shown; a job is still followed."""
+        self.correctPanel.exit()
+        self._setParameterNode(None)
+
+    def onSceneStartClose(self, caller: Any = None, event: Any = None) -> None:
+        """The scene is about to be emptied."""
+        self.curves.clear()
+        self.setExam(None)
+        self._setParameterNode(None)
+
+    def onSceneEndClose(self, caller: Any = None, event: Any = None) -> None:
+        """The scene is empty."""
+        self.initializeParameterNode()
+
+    def initializeParameterNode(self) -> None:
+        """Ties the panel to the scene's parameter node."""
+        self._setParameterNode(self.logic.getParameterNode())
+
+    def _setParameterNode(self, node: SSLSegmentationParameterNode | None) -> None:
+        if self._parameterNode is not None:
+            self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
+            self.removeObserver(self._parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self._update)
+        self._parameterNode = node
+        if node is not None:
+            self._parameterNodeGuiTag = node.connectGui(self.uiWidget)
+            self.addObserver(node.parameterNode, vtk.vtkCommand.ModifiedEvent, self._update)
+            self._update()
+
+    def _update(self, caller: Any = None, event: Any = None) -> None:
+        for panel in self.panels:
+            panel.update()
+
+    def setExam(self, exam: "SceneExam | None") -> None:
+        """Shows another exam in all sections."""
+        self.exam = exam
+        for panel in self.panels:
+            panel.setExam(exam)
+        if self._parameterNode is not None:
+            self._update()
+
+    def useModel(self, path: str | Path) -> None:
+        """Takes a model file, as when it is opened from SSL Pretrain or loaded as a file."""
+        self.initializeParameterNode()
+        self._parameterNode.model = str(path)
+
+
+class SSLSegmentationFileReader:
+    """Lets models be opened by Add data and by dropping them onto the window."""
+
+    def __init__(self, parent: Any) -> None:
+        self.parent = parent
+
+    def description(self) -> str:
+        """What the user reads."""
+        return "SSL Segmentation model"
+
+    def fileType(self) -> str:
+        """What scripts write."""
+        return "SSLSegmentationModel"
+
+    def extensions(self) -> list[str]:
+        """Which files."""
+        return ["SSL Segmentation model (*.safetensors)"]
+
+    def canLoadFile(self, path: str) -> bool:
+        """Whether the file's header is one of ours."""
+        from SSLPanels import model_card
+
+        try:
+            model_card.read(Path(path))
+        except ValueError:
+            return False
+        return True
+
+    def load(self, properties: Mapping[str, Any]) -> bool:
+        """Chooses the model in the panel; it adds no node."""
+        slicer.util.selectModule("SSLSegmentation")
+        slicer.modules.SSLSegmentationWidget.useModel(properties["fileName"])
+        self.parent.loadedNodes = []
+        return True
