@@ -139,21 +139,21 @@ def demo(arguments: argparse.Namespace) -> int:
 
 def study_labels(arguments: argparse.Namespace) -> int:
     """Compares pretrained with scratch over numbers of labels, paired by seed."""
-    from .few_labels import study_of_labels
-    from .few_labels import summary
-
-    document = study_of_labels(
-        data=Path(arguments.data),
-        out=Path(arguments.out),
-        counts=[int(c) for c in arguments.counts.split(",")],
-        seeds=arguments.seeds,
-        common=_common_settings(arguments),
-        pretext=arguments.pretext.split(",") if arguments.pretext else ["positions"],
-        init=arguments.init,
-        transfer=arguments.transfer or "all",
-    )
-    _say(arguments, document, summary(document))
-    return jobs.EXIT_FINISHED
+    common = _common_settings(arguments)
+    extra: dict[str, Any] = {k: common.pop(k) for k in ("test_subjects", "scratch") if k in common}
+    settings: dict[str, Any] = {"finetune": common, "seeds": arguments.seeds, **extra}
+    settings["counts"] = [int(c) for c in arguments.counts.split(",")]
+    if arguments.transfer:
+        common["transfer"] = arguments.transfer
+    if arguments.init:
+        common["init"] = str(Path(arguments.init).resolve())
+    else:
+        shared = {k: v for k, v in common.items() if k in ("data", "seed", "device", "grid", "network", "positions")}
+        pretext = (arguments.pretext or "positions").split(",")
+        settings["pretrain"] = {**shared, "pretext": pretext}
+        if arguments.pretrain_steps:
+            settings["pretrain"]["schedule"] = {"steps": arguments.pretrain_steps}
+    return _training_job("study-labels", arguments, settings)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -203,6 +203,7 @@ def _training_job(kind: str, arguments: argparse.Namespace, settings: dict[str, 
     """Creates the job if it is new, then runs or resumes it in this process."""
     from .settings import KINDS
     from .settings import Finetune
+    from .settings import LabelStudy
     from .settings import Pretrain
     from .settings import parse
 
@@ -222,13 +223,32 @@ def _training_job(kind: str, arguments: argparse.Namespace, settings: dict[str, 
         from . import runs
 
         described = jobs.load(folder)["settings"]
+        document: Any = None
+        message = f"The model is {folder / jobs.MODEL_FILE}"
         if kind == "pretrain":
             runs.pretrain(parse(described, Pretrain), reporter)
-        else:
+        elif kind == "finetune":
             runs.finetune(parse(described, Finetune), reporter)
-        reporter.event("finished", message=f"The model is {folder / jobs.MODEL_FILE}")
+        else:
+            from . import few_labels
+
+            document = few_labels.run_label_study(parse(described, LabelStudy), reporter)
+            message = f"The figures are in {folder / few_labels.RESULTS_FILE}"
+            if not arguments.json:
+                print(few_labels.summary(document), flush=True)
+        reporter.event("finished", message=message)
     if arguments.json:
-        print(json.dumps(jobs.status(folder).as_json()))
+        print(json.dumps(document or jobs.status(folder).as_json()))
+    return jobs.EXIT_FINISHED
+
+
+def _task(kind: str, folder: Path) -> int:
+    """Runs a prepared job that is no training: ``VERB --job FOLDER``, as a window starts it."""
+    from . import tasks
+
+    settings = jobs.load(folder)["settings"]
+    with _worker(folder.resolve(), quiet=False) as reporter:
+        reporter.event("finished", message=tasks.run(kind, settings, reporter))
     return jobs.EXIT_FINISHED
 
 
@@ -380,7 +400,8 @@ def build_parser() -> argparse.ArgumentParser:
     _training_options(sub)
     sub.add_argument("--counts", default="1,2,5,10", help="numbers of labelled subjects")
     sub.add_argument("--seeds", type=_positive, default=5, metavar="K")
-    sub.add_argument("--pretext", metavar="NAME[,NAME]")
+    sub.add_argument("--pretext", metavar="NAME[,NAME]", help="tasks to pretrain on where no --init is given")
+    sub.add_argument("--pretrain-steps", type=_positive, metavar="N", help="steps of that pretraining")
     sub.add_argument("--init", metavar="MODEL", help="pretrained model; pretrained on the cohort without it")
     sub.add_argument("--transfer", choices=("all", "decoder", "multitask"))
 
@@ -414,8 +435,11 @@ def _positive(text: str) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb; returns the exit code."""
-    arguments = build_parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else list(argv)
     try:
+        if len(given) == 3 and given[1] == "--job" and given[0] in ("inspect", "phantom", "segment", "probe"):
+            return _task(given[0], Path(given[2]))
+        arguments = build_parser().parse_args(given)
         code: int = arguments.run(arguments)
     except BaseException as error:
         if isinstance(error, SystemExit):

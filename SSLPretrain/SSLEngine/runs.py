@@ -7,6 +7,7 @@ import importlib.metadata
 import platform
 import sys
 import time
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,46 +133,60 @@ def sensible_steps(wanted: int, slices: int, batch: int, epochs: int, low: int, 
 
 def pretrain(settings: Pretrain, reporter: Reporter) -> Path:
     """Runs a pretraining job in the reporter's folder; returns the model's path."""
+    cohort = read_exams(settings.data, reporter)
+    with processes(choose_device(settings.device)) as (rank, world):
+        speaker = reporter if rank == 0 else Silent(reporter)
+        network, card = pretrain_on(settings, cohort.studies, speaker, rank, world)
+        return _finish(speaker, rank, network, card, settings, cohort.studies)
+
+
+def pretrain_on(
+    settings: Pretrain, studies: Sequence[Study], reporter: Reporter, rank: int = 0, world: int = 1
+) -> tuple[TaskUNet, Card]:
+    """Pretrains on some studies; returns the network and its card.
+
+    Raises:
+        StudyError: A pretext has no target on any slice.
+    """
     device = choose_device(settings.device)
     make_deterministic(settings.seed)
-    with processes(device) as (rank, world):
-        reporter = reporter if rank == 0 else Reporter(None)
-        cohort = read_exams(settings.data, reporter)
-        pretexts = make_pretexts(settings.pretext, settings)
-        slices = gather(cohort.studies, pretexts, settings.grid, [], device, reporter)
-        learned, held_out = _split_for_score(slices, cohort, settings)
-        _check_targets(slices, pretexts, learned)
-        steps = sensible_steps(settings.schedule.steps, len(learned), settings.schedule.batch, 8, 800, 6000)
-        pixel = {t.name: t.pixel_outputs for t in pretexts if t.pixel_outputs}
-        image = {t.name: t.image_outputs for t in pretexts if t.image_outputs}
-        run = Run(
-            network=TaskUNet(settings.network.widths, pixel, image).to(device),
-            slices=slices,
-            streams=[Stream(learned, [(t, 1.0) for t in pretexts])],
-            schedule=_with_steps(settings.schedule, steps),
-            augmentation=settings.augmentation,
-            patch=settings.grid.patch,
-            seed=settings.seed,
-            held_out=held_out,
-        )
-        _announce(reporter, run, device, world)
-        trained = train(run, reporter, rank, world)
-        card = Card(
-            kind="pretrained",
-            network=plain(settings.network),
-            heads={"pixel": pixel, "image": image},
-            grid=plain(settings.grid),
-            organ=_organ(cohort.studies),
-            roles=sorted({i.role for i in slices.infos}),
-            pretexts={t.name: plain(getattr(settings, t.name)) for t in pretexts},
-            scores=run.history[-1] if run.history else {},
-            provenance=_provenance(settings.seed, slices, learned, None),
-        )
-        return _finish(reporter, rank, trained, card, settings, slices, device, cohort)
+    pretexts = make_pretexts(settings.pretext, settings)
+    slices = gather(studies, pretexts, settings.grid, [], device, reporter)
+    learned, held_out = _split_for_score(slices, studies, settings)
+    _check_targets(slices, pretexts, learned)
+    steps = sensible_steps(settings.schedule.steps, len(learned), settings.schedule.batch, 8, 800, 6000)
+    pixel = {t.name: t.pixel_outputs for t in pretexts if t.pixel_outputs}
+    image = {t.name: t.image_outputs for t in pretexts if t.image_outputs}
+    run = Run(
+        network=TaskUNet(settings.network.widths, pixel, image).to(device),
+        slices=slices,
+        streams=[Stream(learned, [(t, 1.0) for t in pretexts])],
+        schedule=_with_steps(settings.schedule, steps),
+        augmentation=settings.augmentation,
+        patch=settings.grid.patch,
+        seed=settings.seed,
+        held_out=held_out,
+    )
+    _announce(reporter, run, device, world)
+    trained = train(run, reporter, rank, world)
+    card = Card(
+        kind="pretrained",
+        network=plain(settings.network),
+        heads={"pixel": pixel, "image": image},
+        grid=plain(settings.grid),
+        organ=organ_of(studies),
+        roles=sorted({i.role for i in slices.infos}),
+        pretexts={t.name: plain(getattr(settings, t.name)) for t in pretexts},
+        scores=run.history[-1] if run.history else {},
+        provenance=_provenance(settings.seed, slices, learned, None),
+    )
+    return trained, card
 
 
-def _split_for_score(slices: SliceSet, cohort: Cohort, settings: Pretrain) -> tuple[torch.Tensor, torch.Tensor]:
-    order = subject_order(cohort.studies, settings.seed)
+def _split_for_score(
+    slices: SliceSet, studies: Sequence[Study], settings: Pretrain
+) -> tuple[torch.Tensor, torch.Tensor]:
+    order = subject_order(studies, settings.seed)
     count = round(settings.schedule.held_out * len(order)) if len(order) >= MIN_SUBJECTS_FOR_SCORE else 0
     kept = set(order[:count])
     return slices.where(lambda i: i.subject not in kept), slices.where(lambda i: i.subject in kept)
@@ -213,17 +228,17 @@ class Start:
 def finetune(settings: Finetune, reporter: Reporter) -> Path:
     """Runs a fine-tuning job in the reporter's folder; returns the model's path."""
     start = Start.read(settings.init)
-    grid, widths = _agreed_grid(settings, start), _agreed_network(settings, start)
+    grid, widths = agreed_grid(settings, start), agreed_network(settings, start)
     if settings.transfer == "decoder" and start.card is None:
         msg = "transfer 'decoder' keeps a pretrained encoder frozen: give one with --init, or use transfer 'all'."
         raise SettingsError(msg)
     device = choose_device(settings.device)
     make_deterministic(settings.seed)
     with processes(device) as (rank, world):
-        reporter = reporter if rank == 0 else Reporter(None)
+        reporter = reporter if rank == 0 else Silent(reporter)
         cohort = read_exams(settings.data, reporter)
         chosen = choose_labelled(cohort, settings)
-        names = label_names(cohort, chosen, settings)
+        names = label_names(chosen, cohort.label_names, settings)
         pretexts = _multitask_pretexts(settings, start)
         # Multi-task learning needs the unlabelled exams too; otherwise only labelled ones are read, and of those
         # that are not learned from, a few for a score that watches and decides nothing.
@@ -231,31 +246,17 @@ def finetune(settings: Finetune, reporter: Reporter) -> Path:
         others = [s for s in cohort.studies if s not in chosen] if pretexts else watched
         visible = frozenset(s.name for s in (*chosen, *watched))
         slices = gather([*chosen, *others], pretexts, grid, list(names), device, reporter, visible)
-        run, report = _finetune_run(
-            settings, start, widths, grid, slices, chosen, watched, pretexts, len(names), device
-        )
+        run, report = finetune_run(settings, start, widths, grid, slices, chosen, watched, pretexts, len(names), device)
         if report is not None:
             print(report.table(), flush=True)
         _announce(reporter, run, device, world)
         trained = train(run, reporter, rank, world)
-        card = Card(
-            kind="segmentation",
-            network=plain(widths),
-            heads={"pixel": {SEGMENTATION: len(names) + 1}, "image": {}},
-            grid=plain(grid),
-            organ=_organ(cohort.studies),
-            roles=sorted({i.role for i in slices.infos if i.labelled}),
-            pretexts=start.card.pretexts if start.card else {},
-            labels=[_label_entry(k + 1, value, name) for k, (value, name) in enumerate(names.items())],
-            scores=run.history[-1] if run.history else {},
-            provenance=_provenance(settings.seed, slices, run.streams[0].indices, start.card, settings.transfer),
-        )
-        return _finish(
-            reporter, rank, _only_segmentation(trained, card, device), card, settings, slices, device, cohort
-        )
+        card = segmentation_card(run, settings, start, widths, grid, names, organ_of(cohort.studies))
+        model = only_segmentation(trained, card, device)
+        return _finish(reporter, rank, model, card, settings, [*chosen, *others])
 
 
-def _finetune_run(
+def finetune_run(
     settings: Finetune,
     start: Start,
     widths: Network,
@@ -267,6 +268,20 @@ def _finetune_run(
     classes: int,
     device: torch.device,
 ) -> tuple[Run, TransferReport | None]:
+    """The training run of a fine-tuning: network with what is carried over, streams, schedule.
+
+    Args:
+        settings: The job's settings.
+        start: Where it starts from.
+        widths: The network.
+        grid: Its grid.
+        slices: Slices of all studies below, and of unlabelled ones for multi-task learning.
+        chosen: Studies whose labels are learned from.
+        watched: Labelled studies that are only scored now and then.
+        pretexts: Tasks that are learned beside the segmentation.
+        classes: Number of structures.
+        device: Where to train.
+    """
     learned_names, watched_names = {s.name for s in chosen}, {s.name for s in watched}
     learned = slices.where(lambda i: i.study in learned_names and i.labelled)
     target = Segmentation(classes)
@@ -298,11 +313,34 @@ def _finetune_run(
     return run, report
 
 
+def segmentation_card(
+    run: Run, settings: Finetune, start: Start, widths: Network, grid: Grid, names: Mapping[int, str], organ: str
+) -> Card:
+    """What the model of a fine-tuning run says about itself."""
+    return Card(
+        kind="segmentation",
+        network=plain(widths),
+        heads={"pixel": {SEGMENTATION: len(names) + 1}, "image": {}},
+        grid=plain(grid),
+        organ=organ,
+        roles=sorted({run.slices.infos[i].role for i in run.streams[0].indices.tolist()}),
+        pretexts=start.card.pretexts if start.card else {},
+        labels=[_label_entry(k + 1, value, name) for k, (value, name) in enumerate(names.items())],
+        scores=run.history[-1] if run.history else {},
+        provenance=_provenance(settings.seed, run.slices, run.streams[0].indices, start.card, settings.transfer),
+    )
+
+
 def _weighted(tasks: Sequence[Pretext], weight: float) -> list[tuple[Task, float]]:
     return [(task, weight) for task in tasks]
 
 
-def _agreed_grid(settings: Finetune, start: Start) -> Grid:
+def agreed_grid(settings: Finetune, start: Start) -> Grid:
+    """The grid to fine-tune on; the pretrained model's where there is one.
+
+    Raises:
+        SettingsError: Another spacing was asked for.
+    """
     if start.card is None:
         return settings.grid or Grid()
     pretrained = parse(start.card.grid, Grid)
@@ -318,7 +356,8 @@ def _agreed_grid(settings: Finetune, start: Start) -> Grid:
     return settings.grid or pretrained
 
 
-def _agreed_network(settings: Finetune, start: Start) -> Network:
+def agreed_network(settings: Finetune, start: Start) -> Network:
+    """The network to fine-tune: the pretrained one's where the settings do not say."""
     if settings.network is not None or start.card is None:
         return settings.network or Network()
     return parse(start.card.network, Network)
@@ -357,10 +396,10 @@ def choose_labelled(cohort: Cohort, settings: Finetune) -> list[Study]:
     return [s for s in labelled if s.subject in wanted]
 
 
-def label_names(cohort: Cohort, studies: Sequence[Study], settings: Finetune) -> dict[int, str]:
+def label_names(studies: Sequence[Study], known: Mapping[int, str], settings: Finetune) -> dict[int, str]:
     """Label values that occur in the studies, in increasing order, with their names."""
     values: set[int] = set()
-    given: dict[int, str] = dict(cohort.label_names)
+    given: dict[int, str] = dict(known)
     for study in studies:
         for view in study.views:
             given.update({v: n for v, n in view.label_names.items() if v not in given})
@@ -388,7 +427,7 @@ def _label_entry(index: int, value: int, name: str) -> dict[str, Any]:
     }
 
 
-def _only_segmentation(trained: torch.nn.Module, card: Card, device: torch.device) -> TaskUNet:
+def only_segmentation(trained: torch.nn.Module, card: Card, device: torch.device) -> TaskUNet:
     """The trained network without the heads of pretexts, which a segmentation model does not need."""
     network = TaskUNet(card.network["widths"], card.heads["pixel"], card.heads["image"]).to(device)
     wanted = network.state_dict()
@@ -404,7 +443,8 @@ def _with_steps(schedule: Schedule, steps: int) -> Schedule:
     return parse({**plain(schedule), "steps": steps}, Schedule)
 
 
-def _organ(studies: Sequence[Study]) -> str:
+def organ_of(studies: Sequence[Study]) -> str:
+    """The organ that all studies show, or ``unknown``."""
     organs = {s.organ for s in studies}
     return organs.pop() if len(organs) == 1 else "unknown"
 
@@ -434,35 +474,41 @@ def _provenance(
     }
 
 
+class Silent(Reporter):
+    """The reporter of a second process: shares the first one's folder and stop, and says nothing."""
+
+    def __init__(self, first: Reporter) -> None:
+        super().__init__(first.folder)
+
+    def event(self, name: str, **fields: Any) -> None:
+        """Says nothing."""
+
+
 def _finish(
     reporter: Reporter,
     rank: int,
     trained: torch.nn.Module,
     card: Card,
     settings: Pretrain | Finetune,
-    slices: SliceSet,
-    device: torch.device,
-    cohort: Cohort,
+    studies: Sequence[Study],
 ) -> Path:
     folder = reporter.folder or Path()
     path = folder / jobs.MODEL_FILE
     if rank == 0:
         save_model(path, trained, card)
-        jobs.write_json(folder / jobs.MANIFEST_FILE, _manifest(settings, slices, device, cohort, path))
+        jobs.write_json(folder / jobs.MANIFEST_FILE, _manifest(settings, studies, path))
     return path
 
 
-def _manifest(
-    settings: Pretrain | Finetune, slices: SliceSet, device: torch.device, cohort: Cohort, model: Path
-) -> dict[str, Any]:
-    used = {i.study for i in slices.infos}
-    files = sorted({v.source for s in cohort.studies if s.name in used for v in s.views})
+def _manifest(settings: Pretrain | Finetune, studies: Sequence[Study], model: Path) -> dict[str, Any]:
+    files = sorted({v.source for s in studies for v in s.views})
+    device = choose_device(settings.device)
     return {
         "settings": plain(settings),
         "versions": {"sslsegmentation": __version__, "python": platform.python_version(), **_versions()},
         "machine": {"system": platform.platform(), "device": _device_name(device), "threads": torch.get_num_threads()},
         "seed": settings.seed,
-        "subjects": sorted({i.subject for i in slices.infos}),
+        "subjects": sorted({s.subject for s in studies}),
         "inputs": {str(f): digest(f) for f in files},
         "model": {"file": model.name, "sha256": digest(model)},
         "command": sys.argv,

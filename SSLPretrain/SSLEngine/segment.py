@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk  # noqa: N813 - its usual name
+import SimpleITK as sitk
 import torch
 from scipy import ndimage
 from torch.nn import functional

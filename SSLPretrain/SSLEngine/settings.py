@@ -122,7 +122,7 @@ class Schedule(Strict, frozen=True):
 
     steps: Annotated[int, msgspec.Meta(ge=0)] = 0
     batch: Count = 8
-    rate: Positive = 1e-3
+    rate: Positive = 4e-3
     warmup: Share = 0.1
     weight_decay: NonNegative = 1e-2
     average: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.99
@@ -138,12 +138,15 @@ class Positions(Strict, frozen=True):
         layout: ``cross`` (two steps each way on both lines) or ``grid`` (3 x 3); the paper's is not known [ours].
         step_mm: Distance between neighbouring positions [ours].
         half_size_mm: Half the side of a position's square [ours].
-        dice: Weight of a Dice term beside the paper's cross-entropy.
+        background_weight: Weight of background pixels in the cross-entropy: the nine squares cover a thirtieth of the
+            image, and at equal weights a network stays with "all background" for a long time [ours].
+        dice: Weight of a Dice term beside the cross-entropy [ours].
     """
 
     layout: Literal["cross", "grid"] = "cross"
     step_mm: Positive = 30.0
     half_size_mm: Positive = 8.0
+    background_weight: Positive = 0.1
     dice: NonNegative = 1.0
 
 
@@ -193,7 +196,28 @@ class Finetune(Strict, frozen=True):
 
 SettingsType = TypeVar("SettingsType", bound=Strict)
 
-KINDS: dict[str, type[Strict]] = {"pretrain": Pretrain, "finetune": Finetune}
+
+class LabelStudy(Strict, frozen=True):
+    """A few-label study: pretrained against scratch at several numbers of labelled subjects, paired by seed.
+
+    Attributes:
+        finetune: Settings of every trial; ``init`` is the pretrained model, or absent to pretrain first.
+        pretrain: Settings of that pretraining; its data are the same cohort without the test subjects.
+        counts: Numbers of labelled subjects.
+        seeds: Draws of the labelled subjects; draw k of n subjects contains draw k of fewer.
+        test_subjects: Subjects kept for the test, 0 for all that the largest count leaves, at most 20.
+        scratch: Whether the trials from scratch are run as well.
+    """
+
+    finetune: Finetune
+    pretrain: Pretrain | None = None
+    counts: Annotated[tuple[Count, ...], msgspec.Meta(min_length=1)] = (1, 2, 5, 10)
+    seeds: Count = 5
+    test_subjects: Annotated[int, msgspec.Meta(ge=0)] = 0
+    scratch: bool = True
+
+
+KINDS: dict[str, type[Strict]] = {"pretrain": Pretrain, "finetune": Finetune, "study-labels": LabelStudy}
 
 
 def parse(settings: Mapping[str, Any], kind: type[SettingsType]) -> SettingsType:

@@ -267,7 +267,7 @@ def step_loss(run: Run, step: int, rank: int, world: int) -> torch.Tensor:
     return total
 
 
-def train(run: Run, reporter: Reporter, rank: int = 0, world: int = 1) -> nn.Module:
+def train(run: Run, reporter: Reporter, rank: int = 0, world: int = 1) -> TaskUNet:
     """Trains to the end of the schedule, from the folder's last checkpoint if there is one.
 
     Returns:

@@ -125,7 +125,9 @@ class PositionPrediction:
         if not known.any():
             return output.sum() * 0.0
         logits, truth = output[known].float(), target[known]
-        loss = functional.cross_entropy(logits, truth)
+        weights = torch.ones(self.pixel_outputs, device=logits.device)
+        weights[0] = self.settings.background_weight
+        loss = functional.cross_entropy(logits, truth, weight=weights)
         if self.settings.dice:
             share = logits.softmax(1)[:, 1:]
             one_hot = functional.one_hot(truth, self.pixel_outputs).permute(0, 3, 1, 2)[:, 1:].to(share.dtype)
@@ -138,20 +140,17 @@ class PositionPrediction:
     def score(self, output: torch.Tensor, target: torch.Tensor, spacing_mm: float) -> dict[str, float]:
         """Hit rate (share of positions whose predicted centre lies in their square) and centre error in mm.
 
-        The predicted centre of a position is the mean of the pixels, weighted by its probability.
+        The predicted centre of a position is the mean of the pixels that reach half of its largest probability.
         """
-        hits, errors = [], []
         share = output.float().softmax(1)[:, 1:]
-        predicted = centroids(share)
+        predicted = centroids((share - 0.5 * share.amax((2, 3), keepdim=True)).clamp(min=0))
         truth = functional.one_hot(target.clamp(min=0), self.pixel_outputs).permute(0, 3, 1, 2)[:, 1:].float()
         actual = centroids(truth)
         present = (truth.sum((2, 3)) > 0) & (target >= 0).flatten(1).all(1)[:, None]
+        # The mean of nothing is NaN, which says "not known" as the interface wants it.
         offset = (predicted - actual)[present] * spacing_mm
-        hits.append(offset.abs().amax(-1) <= self.settings.half_size_mm)
-        errors.append(offset.norm(dim=-1))
-        if not present.any():
-            return {"hit_rate": float("nan"), "centre_error_mm": float("nan")}
-        return {"hit_rate": float(torch.cat(hits).float().mean()), "centre_error_mm": float(torch.cat(errors).mean())}
+        hits = offset.abs().amax(-1) <= self.settings.half_size_mm
+        return {"hit_rate": float(hits.float().mean()), "centre_error_mm": float(offset.norm(dim=-1).mean())}
 
     def draw(self, axes: Any, image: Array, values: Any) -> None:
         """The image with the nine squares in nine colours; ``values`` is a class map or ``(10, P, P)`` logits."""
@@ -164,7 +163,7 @@ class PositionPrediction:
 def centroids(share: torch.Tensor) -> torch.Tensor:
     """Weighted mean pixel ``(x, y)`` of each channel: ``(B, C, H, W)`` to ``(B, C, 2)``."""
     height, width = share.shape[-2:]
-    total = share.sum((-2, -1)).clamp(min=1e-6)
+    total = share.sum((-2, -1)).clamp(min=1e-9)
     x = (share.sum(-2) * torch.arange(width, device=share.device)).sum(-1) / total
     y = (share.sum(-1) * torch.arange(height, device=share.device)).sum(-1) / total
     return torch.stack([x, y], dim=-1)

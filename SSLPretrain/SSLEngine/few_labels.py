@@ -1,0 +1,294 @@
+"""The few-label study: what pretraining is worth at 1, 2, 5 ... labelled subjects, paired by seed.
+
+One test set is kept apart from everything, pretraining included. For every seed the labelled subjects are drawn from
+the others, nested (the two of a seed contain its one), and the same draw is learned from scratch and from pretrained
+weights with the same number of steps. Every trial is written down as it ends, so a stopped study goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from msgspec.structs import replace
+from scipy import stats
+
+from .jobs import Cancelled
+from .jobs import Reporter
+from .jobs import write_json
+from .measure import dice
+from .models import save_model
+from .runs import Start
+from .runs import agreed_grid
+from .runs import agreed_network
+from .runs import finetune_run
+from .runs import gather
+from .runs import label_names
+from .runs import only_segmentation
+from .runs import organ_of
+from .runs import pretrain_on
+from .runs import read_exams
+from .runs import segmentation_card
+from .segment import Segmenter
+from .settings import Finetune
+from .settings import LabelStudy
+from .settings import SettingsError
+from .slices import HOST_ROLES
+from .slices import SliceSet
+from .studies import Cohort
+from .studies import Study
+from .studies import StudyError
+from .studies import subject_order
+from .training import choose_device
+from .training import make_deterministic
+from .training import train
+
+TRIALS_FILE = "trials.jsonl"
+RESULTS_FILE = "results.json"
+PRETRAINED_FILE = "pretrained.safetensors"
+SCRATCH, PRETRAINED = "scratch", "pretrained"
+ARMS = (SCRATCH, PRETRAINED)
+MAX_TEST_SUBJECTS = 20
+
+
+@dataclass
+class Material:
+    """What all trials share.
+
+    Attributes:
+        pool: Studies that labels may be drawn from.
+        test: Studies that nothing is learned from.
+        names: Label value to name.
+        slices: Slices of the pool, with labels.
+        organ: Organ of the cohort.
+        device: Where to train.
+    """
+
+    pool: list[Study]
+    test: list[Study]
+    names: dict[int, str]
+    slices: SliceSet
+    organ: str
+    device: torch.device
+
+
+def run_label_study(settings: LabelStudy, reporter: Reporter) -> dict[str, Any]:
+    """Runs the study in the reporter's folder; writes ``results.json`` and ``few-labels.png``.
+
+    Raises:
+        StudyError: There are fewer labelled subjects than the study needs.
+        Cancelled: A stop was asked for; finished trials are kept.
+    """
+    folder = reporter.folder or Path()
+    device = choose_device(settings.finetune.device)
+    cohort = read_exams(settings.finetune.data, reporter)
+    pool, test = split_for_test(cohort, settings)
+    start = _pretrained(settings, cohort, test, folder, reporter)
+    grid = agreed_grid(settings.finetune, start)
+    names = label_names(pool, cohort.label_names, settings.finetune)
+    slices = gather(pool, [], grid, list(names), device, reporter)
+    material = Material(pool, test, names, slices, organ_of(cohort.studies), device)
+    arms = {PRETRAINED: start, **({SCRATCH: Start(None, {})} if settings.scratch else {})}
+    plan = [(s, c, a) for s in range(settings.seeds) for c in settings.counts for a in arms]
+    rows = _done(folder)
+    for number, (seed, count, arm) in enumerate(plan):
+        if any((r["seed"], r["count"], r["arm"]) == (seed, count, arm) for r in rows):
+            continue
+        if reporter.stop_requested():
+            raise Cancelled
+        row = trial(replace(settings.finetune, seed=seed, labelled=count, grid=grid), material, arms[arm])
+        rows.append({"seed": seed, "count": count, "arm": arm, **row})
+        with (folder / TRIALS_FILE).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(rows[-1]) + "\n")
+        message = f"{count} labelled, seed {seed}, {arm}: Dice {row['mean_dice']:.3f}"
+        reporter.progress(number + 1, len(plan), message=message)
+        print(message, flush=True)
+    document = {"trials": rows, "summary": summarise(rows), "test_subjects": sorted({s.subject for s in test})}
+    write_json(folder / RESULTS_FILE, document)
+    plot(document, folder / "few-labels.png")
+    return document
+
+
+def split_for_test(cohort: Cohort, settings: LabelStudy) -> tuple[list[Study], list[Study]]:
+    """Labelled studies to draw from, and labelled studies for the test; no subject is in both."""
+    labelled = [s for s in cohort.studies if any(v.labelled and v.role in HOST_ROLES for v in s.views)]
+    order = subject_order(labelled, 0)
+    most = max(settings.counts)
+    count = settings.test_subjects or min(MAX_TEST_SUBJECTS, len(order) - most)
+    if count < 1 or most + count > len(order):
+        msg = (
+            f"The study needs {most} labelled subjects to learn from and at least 1 to test on, and "
+            f"{settings.finetune.data.path} has {len(order)}; ask for smaller --counts or label more."
+        )
+        raise StudyError(msg)
+    test = set(order[:count])
+    return [s for s in labelled if s.subject not in test], [s for s in labelled if s.subject in test]
+
+
+def _pretrained(settings: LabelStudy, cohort: Cohort, test: Sequence[Study], folder: Path, reporter: Reporter) -> Start:
+    """The pretrained model: the one given, or one made on the cohort without the test subjects."""
+    path = folder / PRETRAINED_FILE
+    if settings.finetune.init is not None:
+        return Start.read(settings.finetune.init)
+    if path.is_file():
+        return Start.read(str(path))
+    if settings.pretrain is None:
+        msg = "The study needs a pretrained model (--init) or a pretext to pretrain on (--pretext)."
+        raise SettingsError(msg)
+    kept = {s.subject for s in test}
+    others = [s for s in cohort.studies if s.subject not in kept]
+    # The pretraining checkpoints live in a folder of their own, so that they never mix with anything here.
+    inner = folder / "pretraining"
+    inner.mkdir(exist_ok=True)
+    network, card = pretrain_on(settings.pretrain, others, _Within(inner, reporter))
+    save_model(path, network, card)
+    return Start(card, network.state_dict())
+
+
+class _Within(Reporter):
+    """Reports to a folder of its own and obeys the stop of the whole study."""
+
+    def __init__(self, folder: Path, outer: Reporter) -> None:
+        super().__init__(folder)
+        self._outer = outer
+
+    def stop_requested(self) -> bool:
+        """Whether the study was asked to stop."""
+        return self._outer.stop_requested()
+
+
+def trial(settings: Finetune, material: Material, start: Start) -> dict[str, Any]:
+    """One fine-tuning on the first ``labelled`` subjects of the seed, scored on the test studies."""
+    make_deterministic(settings.seed)
+    wanted = set(subject_order(material.pool, settings.seed)[: settings.labelled])
+    chosen = [s for s in material.pool if s.subject in wanted]
+    grid, widths = agreed_grid(settings, start), agreed_network(settings, start)
+    run, _ = finetune_run(
+        settings, start, widths, grid, material.slices, chosen, [], [], len(material.names), material.device
+    )
+    trained = train(run, Reporter(None))
+    card = segmentation_card(run, settings, start, widths, grid, material.names, material.organ)
+    segmenter = Segmenter(only_segmentation(trained, card, material.device), card, material.device)
+    scores = test_scores(segmenter, material.test)
+    return {"mean_dice": scores["mean_dice"], "scores": scores, "subjects": sorted(wanted), "steps": run.schedule.steps}
+
+
+def test_scores(segmenter: Segmenter, studies: Sequence[Study]) -> dict[str, Any]:
+    """Dice of every labelled view and phase of some studies on their own grids.
+
+    Returns:
+        ``mean_dice`` (mean over structures of the mean over cases), ``structures`` (name to mean), ``phases`` (phase or
+        view name to mean) and ``cases``.
+    """
+    cases = []
+    for study in studies:
+        for view in segmenter.views(study):
+            for phase in range(view.phases if view.labelled else 0):
+                truth = view.labels(phase)
+                if truth is None or not truth.any():
+                    continue
+                labels = segmenter.segment(study, view, phase).labels
+                found = {e["name"]: (labels == e["value"], truth == e["value"]) for e in segmenter.card.labels}
+                overlaps = {n: dice(a, b) for n, (a, b) in found.items() if b.any()}
+                cases.append({"study": study.name, "view": view.name, "phase": phase, "dice": overlaps})
+    structures = _group(cases, lambda case, name: name)
+    by_view = _group(cases, lambda case, name: f"{case['view']}, phase {case['phase']}")
+    mean = float(np.mean(list(structures.values()))) if structures else math.nan
+    return {"mean_dice": mean, "structures": structures, "views": by_view, "cases": cases}
+
+
+def _group(cases: Sequence[Mapping[str, Any]], key: Any) -> dict[str, float]:
+    groups: dict[str, list[float]] = {}
+    for case in cases:
+        for name, value in case["dice"].items():
+            groups.setdefault(key(case, name), []).append(value)
+    return {name: float(np.mean(values)) for name, values in groups.items()}
+
+
+def _done(folder: Path) -> list[dict[str, Any]]:
+    path = folder / TRIALS_FILE
+    if not path.is_file():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            # A line that a killed worker left unfinished: its trial is run again.
+            continue
+    return rows
+
+
+# ---------------------------------------------------------------------------------------------
+# Figures
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and half width of its 95 % interval (Student's t); NaN for a single value."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return mean, math.nan
+    error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    return mean, float(stats.t.ppf(0.975, len(values) - 1)) * error
+
+
+def summarise(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """By count: mean Dice of each arm, and the paired gain with its 95 % interval (null where it has none)."""
+    found = []
+    for count in sorted({r["count"] for r in rows}):
+        here = [r for r in rows if r["count"] == count]
+        by_arm = {arm: {r["seed"]: r["mean_dice"] for r in here if r["arm"] == arm} for arm in ARMS}
+        entry: dict[str, Any] = {"count": count}
+        for arm, values in by_arm.items():
+            entry[arm] = float(np.mean(list(values.values()))) if values else None
+        shared = sorted(set(by_arm[SCRATCH]) & set(by_arm[PRETRAINED]))
+        gains = [by_arm[PRETRAINED][s] - by_arm[SCRATCH][s] for s in shared]
+        mean, half = interval(gains) if gains else (math.nan, math.nan)
+        entry |= {"pairs": len(gains), "gain": _number(mean), "gain_ci95": _number(half)}
+        found.append(entry)
+    return found
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def summary(document: Mapping[str, Any]) -> str:
+    """The study as a table for the terminal."""
+    rows = ["labelled   scratch   pretrained   gain (95 % interval), pairs"]
+    for e in document["summary"]:
+        arms = [f"{e[a]:.3f}" if e[a] is not None else "-" for a in ARMS]
+        gain = "-" if e["gain"] is None else f"{e['gain']:+.3f}"
+        half = "" if e["gain_ci95"] is None else f" ± {e['gain_ci95']:.3f}"
+        rows.append(f"{e['count']:>8}{arms[0]:>10}{arms[1]:>13}   {gain}{half}, {e['pairs']}")
+    return "\n".join(rows)
+
+
+def plot(document: Mapping[str, Any], path: Path) -> None:
+    """Dice against the number of labelled subjects: every trial a dot, means joined, pairs by seed."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for arm, colour in ((SCRATCH, "#7f8c8d"), (PRETRAINED, "#c0392b")):
+        rows = [r for r in document["trials"] if r["arm"] == arm]
+        axes.scatter([r["count"] for r in rows], [r["mean_dice"] for r in rows], s=14, color=colour, alpha=0.5)
+        means = [(e["count"], e[arm]) for e in document["summary"] if e[arm] is not None]
+        if means:
+            axes.plot(*zip(*means, strict=True), "-o", color=colour, label=arm)
+    counts = sorted({r["count"] for r in document["trials"]})
+    axes.set_xscale("log")
+    axes.set_xticks(counts, [str(c) for c in counts])
+    axes.minorticks_off()
+    axes.set_xlabel("labelled subjects")
+    axes.set_ylabel(f"mean Dice on {len(document['test_subjects'])} unseen subjects")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=130)
