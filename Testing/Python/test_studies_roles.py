@@ -85,15 +85,8 @@ def _write_mixed_exam(folder: Path, seed: int) -> dict[str, str]:
         truth[uid] = role
         phases = 2 if role != "sax" and rng.random() < 0.3 else 1
         common = {"SeriesDescription": f"cine {name}".strip(), "SeriesNumber": int(rng.integers(1, 99))}
-        _write(folder, layout[role], uid, phases, rng, **common)
+        write_series(folder, layout[role], phases=phases, shuffle=rng, SeriesInstanceUID=uid, **common)
     return truth
-
-
-def _write(
-    folder: Path, planes: list[Plane], uid: str, phases: int, rng: np.random.Generator, **common: object
-) -> None:
-    small = [Plane(p.origin, p.x_direction, p.y_direction, p.spacing, p.size, p.thickness) for p in planes]
-    write_series(folder, small, phases=phases, shuffle=rng, SeriesInstanceUID=uid, **common)
 
 
 def test_synthetic_dicom_studies_have_right_roles(tmp_path: Path) -> None:

@@ -416,4 +416,4 @@ def group_exams(frames: Sequence[Frame]) -> list[list[Frame]]:
             key = place.setdefault((patient, "frame " + frame.frame_of_reference), key)
             place[patient, frame.study_uid] = key
         exams.setdefault(key, []).append(frame)
-    return list(exams.values())
+    return sorted(exams.values(), key=lambda exam: (exam[0].who, exam[0].study_uid))

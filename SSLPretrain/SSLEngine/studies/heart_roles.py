@@ -76,7 +76,7 @@ EXPECTED = {
     "2ch": Expected((66, 12), (0, 8), 9),
     "3ch": Expected((122, 12), (0, 8), 9),
     "rv2ch": Expected((63, 16), (42, 12), 12, RV_COST),
-    "rvot": Expected((86, 18), (28, 10), 16, RV_COST),
+    "rvot": Expected((88, 22), (28, 12), 20, RV_COST),
 }
 
 
