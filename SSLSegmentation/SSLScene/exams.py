@@ -127,12 +127,12 @@ def _study_item(scene: Any, study: Study, token: str) -> int:
 
 def _add_view(scene: Any, view: View, parent: int, token: str) -> SceneView:
     if view.regular:
-        volume = _volume(scene, view, _title(view), slice(None))
+        volume = _volume(scene, view, _title(view), slice(None), token)
         browser = _cine(scene, view, [volume], [slice(None)]) if view.phases > 1 else None
         return SceneView(view, [volume], browser, put_under(scene, volume, parent))
     folder = undo.own_item(scene, subject_hierarchy(scene).CreateFolderItem(parent, _title(view)), token)
     parts = [slice(k, k + 1) for k in range(len(view.planes))]
-    volumes = [_volume(scene, view, f"{_title(view)} slice {part.start + 1}", part) for part in parts]
+    volumes = [_volume(scene, view, f"{_title(view)} slice {part.start + 1}", part, token) for part in parts]
     for volume in volumes:
         put_under(scene, volume, folder)
     browser = _cine(scene, view, volumes, parts) if view.phases > 1 else None
@@ -154,9 +154,11 @@ def put_under(scene: Any, node: Any, parent: int) -> int:
     return item
 
 
-def _volume(scene: Any, view: View, name: str, part: slice) -> Any:
+def _volume(scene: Any, view: View, name: str, part: slice, token: str) -> Any:
     planes = view.planes[part]
     node = volume_node(scene, name, view.pixels(0)[part], planes)
+    # Set before the frames are stored: a proxy takes its attributes from the frame that it shows.
+    node.SetAttribute(undo.OWNER, token)
     node.SetAttribute(ROLE, view.role)
     node.SetAttribute(VIEW, view.name)
     node.SetAttribute(SOURCE, str(view.source))
@@ -317,6 +319,23 @@ def sequence_of(scene: Any, node: Any) -> Any | None:
     """The sequence whose proxy a node is, or None."""
     browser = browser_of(scene, node)
     return None if browser is None else browser.GetSequenceNode(node)
+
+
+def set_role(scene: Any, item: SceneView, role: str) -> None:
+    """Gives a view another role, on its nodes and on all frames of a cine.
+
+    Raises:
+        ValueError: There is no such role.
+    """
+    if role not in (*ROLES, UNKNOWN):
+        msg = f"'{role}' is no role: choose one of {', '.join((*ROLES, UNKNOWN))}."
+        raise ValueError(msg)
+    item.view.role, item.view.reason, item.view.doubt = role, "chosen in the scene", ""
+    for volume in item.volumes:
+        volume.SetAttribute(ROLE, role)
+        sequence = sequence_of(scene, volume)
+        for k in range(sequence.GetNumberOfDataNodes() if sequence is not None else 0):
+            sequence.GetNthDataNode(k).SetAttribute(ROLE, role)
 
 
 def exam_of_scene(

@@ -121,6 +121,7 @@ def capture(view: Any) -> Picture:
     import vtk
     from vtkmodules.util.numpy_support import vtk_to_numpy
 
+    _image_first(view.first_renderer())
     view.render()
     grabber = vtk.vtkWindowToImageFilter()
     grabber.SetInput(view.render_window())
@@ -131,6 +132,22 @@ def capture(view: Any) -> Picture:
     columns, rows, _ = image.GetDimensions()
     values = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(rows, columns, 3)
     return np.ascontiguousarray(values[::-1])
+
+
+def _image_first(renderer: Any) -> None:
+    """Draws a slice view's image before everything that lies on it, as the application does.
+
+    trame-slicer adds the image when its volume is first set. After that, translucent fills would be blended with the
+    background instead of with the image, because the image, drawn last, fails the depth test beneath them.
+    """
+    props = renderer.GetViewProps()
+    found = [props.GetItemAsObject(k) for k in range(props.GetNumberOfItems())]
+    behind = [p for p in found if p.IsA("vtkActor2D") and not p.GetProperty().GetDisplayLocation()]
+    if behind and found[: len(behind)] != behind:
+        for prop in found:
+            renderer.RemoveViewProp(prop)
+        for prop in (*behind, *(p for p in found if p not in behind)):
+            renderer.AddViewProp(prop)
 
 
 def write_png(picture: Picture, path: Path) -> None:

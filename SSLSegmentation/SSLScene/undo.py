@@ -24,6 +24,7 @@ _MEMORY = "SSLSegmentation.Memory"
 @contextmanager
 def owned(scene: Any, token: str) -> Iterator[None]:
     """Marks every node that is added to the scene inside the block, display nodes and the like included."""
+    subject_hierarchy(scene)  # every scene has one, but a new scene makes it at the first call
     before = {node.GetID() for node in nodes(scene)}
     try:
         yield

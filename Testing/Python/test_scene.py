@@ -1,0 +1,648 @@
+"""Exams, planes, segments and charts in the MRML scene, on slicer-core. No picture is rendered here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from SSLEngine.geometry import Plane
+from SSLEngine.geometry import crossing_segment
+from SSLEngine.studies.study import Study
+from SSLEngine.studies.study import View
+
+slicer = pytest.importorskip("slicer", reason="slicer-core is not installed")
+vtk = pytest.importorskip("vtk", reason="vtk is not installed")
+if not hasattr(slicer, "vtkMRMLScene"):
+    pytest.skip("this slicer package has no MRML classes", allow_module_level=True)
+
+from SSLScene import charts  # noqa: E402
+from SSLScene import coordinates  # noqa: E402
+from SSLScene import crossings  # noqa: E402
+from SSLScene import exams  # noqa: E402
+from SSLScene import layouts  # noqa: E402
+from SSLScene import overlays  # noqa: E402
+from SSLScene import planes  # noqa: E402
+from SSLScene import predicted  # noqa: E402
+from SSLScene import segments  # noqa: E402
+from SSLScene import undo  # noqa: E402
+from SSLScene.host import SceneError  # noqa: E402
+from SSLScene.host import subject_hierarchy  # noqa: E402
+
+
+@pytest.fixture
+def scene() -> Any:
+    made = slicer.vtkMRMLScene()
+    logic = slicer.vtkSlicerApplicationLogic()
+    logic.SetMRMLScene(made)
+    logic.GetColorLogic().SetMRMLScene(made)
+    logic.GetColorLogic().AddDefaultColorNodes()
+    subject_hierarchy(made)
+    yield made
+    made.Clear(True)
+
+
+def rotation(seed: int) -> np.ndarray:
+    q, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))
+    return q * np.sign(np.linalg.det(q))
+
+
+def stack(axes: np.ndarray, count: int, gap: float, size: tuple[int, int], spacing: tuple[float, float]) -> list[Plane]:
+    """Parallel planes round the patient point (10, -20, 30), LPS."""
+    extent = np.array([(size[0] - 1) * spacing[0], (size[1] - 1) * spacing[1], (count - 1) * gap])
+    first = np.array([10.0, -20.0, 30.0]) - axes @ (extent / 2)
+    return [Plane(first + k * gap * axes[:, 2], axes[:, 0], axes[:, 1], spacing, size, 6.0) for k in range(count)]
+
+
+def view(name: str, role: str, at: list[Plane], phases: int = 1, seed: int = 0) -> View:
+    columns, rows = at[0].size
+    values = np.random.default_rng(seed).integers(0, 900, (phases, len(at), rows, columns)).astype(np.float32)
+    times = tuple(40.0 * k for k in range(phases)) if phases > 1 else ()
+    return View(name, Path(name), at, phases, lambda phase: values[phase], role=role, trigger_times=times)
+
+
+def heart(phases: int = 1, shifted: bool = False) -> Study:
+    axes = rotation(1)
+    sax = stack(axes, 5, 9.0, (40, 30), (1.7, 2.1))
+    if shifted:
+        moved = sax[2].origin + 3.0 * sax[2].x_direction
+        sax[2] = Plane(moved, sax[2].x_direction, sax[2].y_direction, sax[2].spacing, sax[2].size, 6.0)
+    two = stack(axes[:, [2, 0, 1]], 1, 1.0, (48, 36), (1.6, 1.6))
+    four = stack(axes[:, [2, 1, 0]] * [1, 1, -1], 1, 1.0, (44, 40), (1.5, 1.9))
+    made = [view("shortaxis", "sax", sax, phases), view("a2", "2ch", two, phases, 1), view("a4", "4ch", four, seed=2)]
+    return Study("exam 7", Path("exam 7"), made, subject="Anna")
+
+
+def census(scene: Any) -> Counter[str]:
+    return Counter(node.GetClassName() for node in undo.nodes(scene))
+
+
+def ras(node: Any, ijk: tuple[float, float, float]) -> np.ndarray:
+    matrix = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(matrix)
+    return np.array(matrix.MultiplyPoint((*ijk, 1.0))[:3])
+
+
+# ---------------------------------------------------------------------------------------------
+
+
+def test_volumes_lie_where_the_planes_lie(scene: Any) -> None:
+    study = heart()
+    exam = exams.load_study(scene, study)
+    for item in exam.views:
+        assert len(item.volumes) == 1
+        for k, plane in enumerate(item.view.planes):
+            for x, y in [(0, 0), (plane.size[0] - 1, 3), (5, plane.size[1] - 1)]:
+                expected = plane.to_patient([x, y]) * [-1, -1, 1]
+                np.testing.assert_allclose(ras(item.volume, (x, y, k)), expected, atol=1e-9)
+        np.testing.assert_array_equal(exams.array_of(item.volume), item.view.pixels(0))
+        assert exams.array_of(item.volume).dtype == np.int16
+
+
+def test_fractions_stay_fractions(scene: Any) -> None:
+    image = exams.image_data(np.array([[[0.5, 1.0]]], np.float32))
+    assert image.GetScalarTypeAsString() == "float"
+
+
+def test_subject_hierarchy(scene: Any) -> None:
+    exam = exams.load_study(scene, heart())
+    hierarchy = subject_hierarchy(scene)
+    assert hierarchy.GetItemName(exam.item) == "exam 7"
+    assert hierarchy.GetItemName(hierarchy.GetItemParent(exam.item)) == "Anna"
+    for item in exam.views:
+        assert hierarchy.GetItemParent(item.item) == exam.item
+        assert hierarchy.GetItemDataNode(item.item) is item.volume
+        assert item.volume.GetAttribute(exams.ROLE) == item.view.role
+
+
+def test_views_stand_in_order_of_display(scene: Any) -> None:
+    study = heart()
+    study.views.reverse()
+    assert [v.view.role for v in exams.load_study(scene, study).views] == ["sax", "2ch", "4ch"]
+
+
+def test_shifted_slices_become_one_volume_each(scene: Any) -> None:
+    exam = exams.load_study(scene, heart(phases=3, shifted=True))
+    item = exam.views[0]
+    assert len(item.volumes) == 5
+    for k, plane in enumerate(item.view.planes):
+        np.testing.assert_allclose(ras(item.volumes[k], (3, 4, 0)), plane.to_patient([3, 4]) * [-1, -1, 1], atol=1e-9)
+    item.browser.SetSelectedItemNumber(2)
+    for k, volume in enumerate(item.volumes):
+        np.testing.assert_array_equal(exams.array_of(volume)[0], item.view.pixels(2)[k])
+
+
+def test_cine_plays(scene: Any) -> None:
+    exam = exams.load_study(scene, heart(phases=4))
+    item = exam.views[0]
+    assert exam.views[2].browser is None
+    for phase in (0, 3, 1):
+        item.browser.SetSelectedItemNumber(phase)
+        np.testing.assert_array_equal(exams.array_of(item.volume), item.view.pixels(phase))
+    sequence = exams.sequence_of(scene, item.volume)
+    assert [sequence.GetNthIndexValue(k) for k in range(4)] == ["0", "40", "80", "120"]
+    assert census(scene)["vtkMRMLScalarVolumeNode"] == 3
+
+
+def test_a_role_is_changed_for_all_frames(scene: Any) -> None:
+    exam = exams.load_study(scene, heart(phases=3))
+    item = exam.views[1]
+    exams.set_role(scene, item, "3ch")
+    item.browser.SetSelectedItemNumber(2)
+    assert exams.view_of_node(scene, item.volume).role == "3ch"
+    with pytest.raises(ValueError, match="5ch"):
+        exams.set_role(scene, item, "5ch")
+
+
+# ---------------------------------------------------------------------------------------------
+# Back from the scene
+
+
+@pytest.mark.parametrize("phases", [1, 3])
+def test_a_view_comes_back_as_it_went(scene: Any, phases: int) -> None:
+    exam = exams.load_study(scene, heart(phases))
+    for item in exam.views:
+        back = exams.view_of_node(scene, item.volume)
+        assert (back.role, back.phases, back.trigger_times) == (
+            item.view.role,
+            item.view.phases,
+            item.view.trigger_times,
+        )
+        for mine, theirs in zip(back.planes, item.view.planes, strict=True):
+            np.testing.assert_allclose(mine.corners, theirs.corners, atol=1e-6)
+        for phase in range(back.phases):
+            np.testing.assert_array_equal(back.pixels(phase), item.view.pixels(phase))
+
+
+def add_transform(scene: Any, volume: Any) -> np.ndarray:
+    node = scene.AddNewNodeByClass("vtkMRMLTransformNode", "moved")
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = rotation(5), [7.0, -3.0, 11.0]
+    node.SetMatrixTransformToParent(coordinates.vtk_matrix(matrix))
+    volume.SetAndObserveTransformNodeID(node.GetID())
+    return matrix
+
+
+def test_linear_transforms_are_honoured(scene: Any) -> None:
+    exam = exams.load_study(scene, heart())
+    item = exam.views[0]
+    matrix = add_transform(scene, item.volume)
+    for back, plane in zip(exams.planes_of_node(item.volume), item.view.planes, strict=True):
+        moved = (plane.corners * [-1, -1, 1]) @ matrix[:3, :3].T + matrix[:3, 3]
+        np.testing.assert_allclose(back.corners, moved * [-1, -1, 1], atol=1e-6)
+
+
+def test_bending_transforms_are_refused_with_the_way_out(scene: Any) -> None:
+    exam = exams.load_study(scene, heart())
+    node = scene.AddNewNodeByClass("vtkMRMLTransformNode", "regularisation")
+    grid = vtk.vtkThinPlateSplineTransform()
+    points = [vtk.vtkPoints(), vtk.vtkPoints()]
+    for k, p in enumerate([(0, 0, 0), (50, 0, 0), (0, 50, 0), (0, 0, 50), (30, 30, 30)]):
+        points[0].InsertNextPoint(p)
+        points[1].InsertNextPoint(p[0] + 5.0 * (k == 4), p[1], p[2])
+    grid.SetSourceLandmarks(points[0])
+    grid.SetTargetLandmarks(points[1])
+    grid.SetBasisToR()
+    node.SetAndObserveTransformToParent(grid)
+    exam.views[0].volume.SetAndObserveTransformNodeID(node.GetID())
+    with pytest.raises(SceneError, match=r"'regularisation'.*[Hh]arden"):
+        exams.planes_of_node(exam.views[0].volume)
+
+
+def test_an_exam_of_volumes_in_the_scene_adds_nothing(scene: Any) -> None:
+    loaded = exams.load_study(scene, heart())
+    before = census(scene)
+    chosen = {item.volume.GetID(): item.view.role for item in reversed(loaded.views)}
+    exam = exams.exam_of_scene(scene, chosen, token="mine")
+    assert [v.view.role for v in exam.views] == ["sax", "2ch", "4ch"]
+    assert census(scene) == before
+    with pytest.raises(SceneError, match="vtkMRMLScalarVolumeNode99"):
+        exams.exam_of_scene(scene, {"vtkMRMLScalarVolumeNode99": "sax"})
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+def test_an_exam_goes_out_as_a_study_folder(scene: Any, tmp_path: Path, shifted: bool) -> None:
+    studies = pytest.importorskip("SSLEngine.studies")
+    exam = exams.load_study(scene, heart(phases=2, shifted=shifted))
+    if not shifted:
+        add_transform(scene, exam.views[0].volume)
+        exam = exams.exam_of_scene(scene, [v.volume for v in exam.views])
+    back = studies.read_study(exams.write_study(exam, tmp_path / "out"))
+    assert Counter(v.role for v in back.views) == {"sax": 5 if shifted else 1, "2ch": 1, "4ch": 1}
+    written = [p for v in back.views if v.role == "sax" for p in v.planes]
+    for mine, theirs in zip(written, exam.views[0].view.planes, strict=True):
+        np.testing.assert_allclose(mine.corners, theirs.corners, atol=1e-3)
+    assert back.first("2ch").phases == 2
+    np.testing.assert_array_equal(back.first("2ch").pixels(1), exam.first("2ch").view.pixels(1))
+
+
+# ---------------------------------------------------------------------------------------------
+# Planes
+
+
+def test_quads_have_the_true_corners(scene: Any) -> None:
+    exam = exams.load_study(scene, heart())
+    for model, item in zip(planes.show_planes(scene, exam), exam.views, strict=True):
+        found = planes.corners(model)
+        expected = np.stack([p.corners for p in item.view.planes]) * [-1, -1, 1]
+        np.testing.assert_allclose(found, expected, atol=1.1 * planes.LIFT_MM)
+        edges = np.linalg.norm(found[0, 1] - found[0, 0]), np.linalg.norm(found[0, 2] - found[0, 1])
+        np.testing.assert_allclose(edges, item.view.planes[0].extent, atol=1e-9)
+
+
+@pytest.mark.parametrize("host", [0, 1, 2])
+def test_cutting_a_quad_gives_the_closed_form(scene: Any, host: int) -> None:
+    """The filter that Slicer's slice views use, on the plane of every host slice."""
+    exam = exams.load_study(scene, heart())
+    models = planes.show_planes(scene, exam)
+    for guest, model in enumerate(models):
+        for plane in exam.views[host].view.planes:
+            cut = cut_with(model.GetPolyData(), plane)
+            if guest == host:
+                assert cut.GetNumberOfCells() == 0
+                continue
+            expected = [crossing_segment(g, widened(plane)).points for g in exam.views[guest].view.planes]
+            found = [cut.GetCell(k).GetPoints() for k in range(cut.GetNumberOfCells())]
+            assert len(found) == len(expected)
+            drawn = [np.array([line.GetPoint(k) for k in range(2)]) * [-1, -1, 1] for line in found]
+            for ends in expected:
+                gaps = [min(np.abs(d - ends).max(), np.abs(d - ends[::-1]).max()) for d in drawn]
+                assert min(gaps) < 3 * planes.LIFT_MM
+
+
+def widened(plane: Plane) -> Plane:
+    """The same plane as an image so large that only the other image's edges end the line."""
+    first = plane.centre - 1000 * (plane.x_direction + plane.y_direction)
+    return Plane(first, plane.x_direction, plane.y_direction, (1.0, 1.0), (2001, 2001))
+
+
+def cut_with(surface: Any, plane: Plane) -> Any:
+    where = vtk.vtkPlane()
+    where.SetOrigin(*(plane.origin * [-1, -1, 1]))
+    where.SetNormal(*(plane.normal * [-1, -1, 1]))
+    cutter = vtk.vtkCutter()
+    cutter.SetCutFunction(where)
+    cutter.SetInputData(surface)
+    cutter.Update()
+    return cutter.GetOutput()
+
+
+def test_slices_are_switched_one_by_one(scene: Any) -> None:
+    exam = exams.load_study(scene, heart())
+    model = planes.show_planes(scene, exam)[0]
+    assert planes.shown_slices(model) == [0, 1, 2, 3, 4]
+    kept = planes.corners(model)
+    planes.show_slices(model, [3, 1])
+    assert planes.shown_slices(model) == [1, 3]
+    assert model.GetPolyData().GetNumberOfCells() == 2
+    np.testing.assert_array_equal(planes.corners(model), kept)
+    planes.show_slices(model, [])
+    assert planes.shown_slices(model) == []
+    with pytest.raises(IndexError, match="5 slices"):
+        planes.show_slices(model, [5])
+
+
+def test_planes_are_switched_and_coloured(scene: Any) -> None:
+    exam = exams.load_study(scene, heart())
+    model = planes.show_planes(scene, exam)[1]
+    display = model.GetDisplayNode()
+    assert display.GetVisibility()
+    assert display.GetVisibility2D()
+    assert display.GetSliceDisplayMode() == display.SliceDisplayIntersection
+    planes.show(model, True, in_slices=False)
+    assert model.GetDisplayVisibility()
+    assert not display.GetVisibility2D()
+    planes.show(model, False)
+    assert not any(model.GetNthDisplayNode(k).GetVisibility() for k in range(model.GetNumberOfDisplayNodes()))
+    planes.recolour(model, (0.1, 0.2, 0.3))
+    assert model.GetNthDisplayNode(1).GetColor() == (0.1, 0.2, 0.3)
+
+
+def test_table_of_crossings(scene: Any) -> None:
+    exam = exams.load_study(scene, heart())
+    table = crossings.show_table(scene, exam).GetTable()
+    assert [table.GetColumnName(c) for c in range(table.GetNumberOfColumns())] == [
+        "View", "Crosses", "Angle (deg)", "Slices", "Length (mm)", "Note",
+    ]  # fmt: skip
+    rows = [[table.GetValue(r, c).ToString() for c in range(4)] for r in range(table.GetNumberOfRows())]
+    assert rows[0] == ["SAX", "2CH", "90", "5 of 5"]
+    expected = max(crossing_segment(p, exam.views[1].view.planes[0]).length_mm for p in exam.views[0].view.planes)
+    assert table.GetValue(0, 4).ToDouble() == pytest.approx(expected, abs=0.051)
+
+
+def test_views_that_do_not_meet_say_why(scene: Any) -> None:
+    axes = rotation(2)
+    near = view("a", "sax", stack(axes, 2, 5.0, (20, 20), (1.0, 1.0)))
+    across = stack(axes[:, [1, 2, 0]], 1, 1.0, (20, 20), (1.0, 1.0))[0]
+    far = Plane(across.origin + 500 * axes[:, 1], across.x_direction, across.y_direction, (1.0, 1.0), (20, 20))
+    assert crossings.crossing(near, view("b", "2ch", [far])).note == "the images do not meet"
+    assert crossings.crossing(near, view("c", "ax", stack(axes, 1, 5.0, (20, 20), (1.0, 1.0)))).note == "parallel"
+
+
+def test_the_meeting_point_lies_on_all_planes() -> None:
+    study = heart()
+    exam = exams.SceneExam(study, [exams.SceneView(v, []) for v in study.views])
+    point = crossings.meeting_point(exam)
+    for item in exam.views:
+        assert abs(crossings.middle_plane(item.view).signed_distance(point)) < 1e-9
+    np.testing.assert_allclose(point, [10, -20, 30], atol=1e-9)
+    parallel = [p.planes[0] for p in [view("x", "sax", stack(rotation(3), 1, 1.0, (20, 20), (1.0, 1.0)))] * 3]
+    np.testing.assert_allclose(crossings.nearest_point(parallel), parallel[0].centre, atol=1e-9)
+
+
+# ---------------------------------------------------------------------------------------------
+# Views
+
+
+@pytest.mark.parametrize("with_3d", [False, True])
+def test_views_are_turned_to_their_planes(scene: Any, with_3d: bool) -> None:
+    exam = exams.load_study(scene, heart())
+    placed = layouts.show_views(scene, exam, with_3d=with_3d)
+    assert {name: item.view.role for name, item in placed.items()} == {"Red": "sax", "Green": "2ch", "Yellow": "4ch"}
+    point = crossings.meeting_point(exam)
+    for name, item in placed.items():
+        plane = item.view.planes[crossings.nearest_slice(item.view, point)]
+        node = layouts.slice_node(scene, name)
+        matrix = coordinates.array_of(node.GetSliceToRAS())
+        np.testing.assert_allclose(matrix[:3, 0], plane.x_direction * [-1, -1, 1], atol=1e-12)
+        np.testing.assert_allclose(matrix[:3, 1], -plane.y_direction * [-1, -1, 1], atol=1e-12)
+        np.testing.assert_allclose(matrix[:3, 3], point * [-1, -1, 1], atol=1e-9)
+        assert np.linalg.det(matrix) == pytest.approx(1)
+        assert layouts.composite_node(scene, name).GetBackgroundVolumeID() == item.volume.GetID()
+        field = node.GetFieldOfView()
+        assert field[0] >= plane.extent[0] - 1e-9
+        assert field[1] >= plane.extent[1] - 1e-9
+    node = scene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+    assert node.GetViewArrangement() == layouts.LAYOUT_ID
+    root = node.GetLayoutRootElement()
+    assert root.GetNumberOfNestedElements() == 3 + with_3d
+
+
+def test_layout_of_all_heart_views_and_of_knees() -> None:
+    def names(*wanted: str) -> list[str]:
+        return layouts.slice_view_names(
+            [exams.SceneView(view(r, r, stack(np.eye(3), 1, 1.0, (4, 4), (1.0, 1.0))), []) for r in wanted]
+        )
+
+    assert names("sag", "cor", "ax") == ["Yellow", "Green", "Red"]
+    assert names("sax", "2ch", "4ch", "3ch", "sax") == ["Red", "Green", "Yellow", "SSL4", "SSL5"]
+
+
+def test_jump_keeps_the_directions(scene: Any) -> None:
+    exam = exams.load_study(scene, heart())
+    layouts.show_views(scene, exam)
+    before = coordinates.array_of(layouts.slice_node(scene, "Green").GetSliceToRAS())
+    layouts.jump_to(scene, exam.token, ["Green"], [1.0, 2.0, 3.0])
+    after = coordinates.array_of(layouts.slice_node(scene, "Green").GetSliceToRAS())
+    np.testing.assert_allclose(after[:3, :3], before[:3, :3], atol=1e-12)
+    np.testing.assert_allclose(after[:3, 3], [-1, -2, 3], atol=1e-9)
+
+
+# ---------------------------------------------------------------------------------------------
+# Overlays
+
+
+def test_overlays_lie_on_their_host(scene: Any) -> None:
+    exam = exams.load_study(scene, heart())
+    layouts.show_views(scene, exam)
+    item = exam.views[0]
+    values = np.random.default_rng(3).random(item.view.shape).astype(np.float32)
+    (heat,) = overlays.show_heatmap(scene, exam, item, values, "2CH line", (0.4, 0.8, 0.3))
+    np.testing.assert_array_equal(exams.array_of(heat), values)
+    np.testing.assert_allclose(ras(heat, (3, 4, 2)), ras(item.volume, (3, 4, 2)), atol=1e-9)
+    composite = layouts.composite_node(scene, "Red")
+    assert composite.GetForegroundVolumeID() == heat.GetID()
+    assert layouts.composite_node(scene, "Green").GetForegroundVolumeID() is None
+    table = heat.GetDisplayNode().GetColorNode()
+    colour = [0.0] * 4
+    table.GetColor(255, colour)
+    assert colour[:3] == pytest.approx([0.4, 0.8, 0.3], abs=0.01)
+    assert heat.GetDisplayNode().GetWindowLevelMin() == 0
+    assert heat.GetDisplayNode().GetWindowLevelMax() == 1
+    (positions,) = overlays.show_classes(scene, exam, item, (values * 3).astype(int), ["a", "b"], "Positions")
+    assert composite.GetLabelVolumeID() == positions.GetID()
+    assert positions.GetDisplayNode().GetColorNode().GetColorName(2) == "b"
+    (place,) = overlays.show_place(scene, exam, item, [0, 0.25, 0.5, 0.75, 1])
+    assert np.unique(exams.array_of(place)[3]) == pytest.approx([0.75])
+    with pytest.raises(ValueError, match="shape"):
+        overlays.show_heatmap(scene, exam, item, values[:, 1:], "x", (1, 1, 1))
+
+
+# ---------------------------------------------------------------------------------------------
+# Segments
+
+NAMES = {1: "LV cavity", 2: "myo", 4: "thing"}
+
+
+def some_labels(shape: tuple[int, int, int]) -> np.ndarray:
+    labels = np.zeros(shape, np.int16)
+    labels[:, 8:20, 10:28] = 2
+    labels[:, 10:16, 12:22] = 1
+    labels[0, 2:5, 30:34] = 4
+    return labels
+
+
+def test_labels_become_named_segments_and_come_back(scene: Any) -> None:
+    exam = exams.load_study(scene, heart())
+    item = exam.views[0]
+    labels = some_labels(item.view.shape)
+    (node,) = segments.add_labels(scene, exam, item, labels, NAMES | {7: "Right ventricle"}, "result")
+    assert segments.segment_names(node) == ["LV cavity", "LV myocardium", "thing", "RV cavity"]
+    segment = node.GetSegmentation().GetNthSegment(1)
+    assert segment.GetColor() == pytest.approx((241 / 255, 196 / 255, 15 / 255))
+    assert "SCT^74281007^Myocardium" in terminology(segment)
+    geometry = node.GetSegmentation().GetConversionParameter("Reference image geometry")
+    assert ";39;0;29;0;4;" in geometry.replace(" ", "")
+    hierarchy = subject_hierarchy(scene)
+    assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)) == exam.item
+    back, names = segments.labels_of(scene, node, item.volume, {"LV cavity": 1, "LV myocardium": 2, "thing": 4})
+    np.testing.assert_array_equal(back, labels)
+    assert names == {1: "LV cavity", 2: "LV myocardium", 4: "thing"}
+    with pytest.raises(SceneError, match="LV cavity"):
+        segments.labels_of(scene, node, item.volume, {"Spleen": 1})
+
+
+def terminology(segment: Any) -> str:
+    if hasattr(segment, "GetTerminology"):
+        return str(segment.GetTerminology())
+    text = vtk.reference("")
+    segment.GetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), text)
+    return str(text)
+
+
+def test_labels_on_another_grid_are_refused(scene: Any) -> None:
+    exam = exams.load_study(scene, heart())
+    with pytest.raises(ValueError, match="shape"):
+        segments.add_labels(scene, exam, exam.views[0], np.zeros((5, 30, 41), int), NAMES, "x")
+
+
+def test_labels_of_shifted_slices(scene: Any) -> None:
+    exam = exams.load_study(scene, heart(shifted=True))
+    item = exam.views[0]
+    labels = some_labels(item.view.shape)
+    nodes = segments.add_labels(scene, exam, item, labels, NAMES, "result")
+    assert len(nodes) == 5
+    wanted = {"LV cavity": 1, "LV myocardium": 2, "thing": 4}
+    for k, node in enumerate(nodes):
+        back, _ = segments.labels_of(scene, node, item.volumes[k], wanted)
+        np.testing.assert_array_equal(back[0], labels[k])
+
+
+def test_segmentation_files_of_the_engine_are_read(scene: Any, tmp_path: Path) -> None:
+    engine = pytest.importorskip("SSLEngine.segment", reason="the engine's networks are not installed")
+    from SSLEngine.structures import structure
+
+    exam = exams.load_study(scene, heart())
+    item = exam.first("sax")
+    labels = some_labels(item.view.shape).astype(np.uint8)
+    found = {v: structure(n, v) for v, n in NAMES.items()}
+    entries = [
+        {"value": v, "name": s.name, "colour": s.colour, "category": s.category, "type": s.type}
+        for v, s in found.items()
+    ]
+    path = tmp_path / "sax.seg.nrrd"
+    engine.write_segmentation(path, labels, item.view.planes, entries)
+    before = census(scene)
+    node = segments.load_for_exam(scene, exam, path)
+    assert census(scene) - before == {"vtkMRMLSegmentationNode": 1, "vtkMRMLSegmentationDisplayNode": 1}
+    assert segments.segment_names(node) == ["LV cavity", "LV myocardium", "thing"]
+    for k, s in enumerate(found.values()):
+        segment = node.GetSegmentation().GetNthSegment(k)
+        assert segment.GetColor() == pytest.approx(s.colour, abs=0.003)
+        assert "^".join(s.type) in terminology(segment)
+    back, _ = segments.labels_of(scene, node, item.volume, {"LV cavity": 1, "LV myocardium": 2, "thing": 4})
+    np.testing.assert_array_equal(back, labels)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(SceneError, match=r"sax\.seg\.nrrd"):
+        segments.load_for_exam(scene, exam, path)
+    with pytest.raises(SceneError, match=r"gone\.seg\.nrrd"):
+        segments.load_segmentation(scene, exam, item, tmp_path / "gone.seg.nrrd")
+
+
+def test_a_segmentation_of_another_exam_is_refused(scene: Any, tmp_path: Path) -> None:
+    engine = pytest.importorskip("SSLEngine.segment", reason="the engine's networks are not installed")
+    exam = exams.load_study(scene, heart())
+    elsewhere = stack(rotation(9), 5, 9.0, (40, 30), (1.7, 2.1))
+    path = tmp_path / "other.seg.nrrd"
+    engine.write_segmentation(path, np.zeros((5, 30, 40), np.uint8), elsewhere, [])
+    with pytest.raises(SceneError, match="none of the views"):
+        segments.load_for_exam(scene, exam, path)
+
+
+# ---------------------------------------------------------------------------------------------
+# Charts, predicted planes, undo
+
+
+def test_charts_grow(scene: Any) -> None:
+    chart = charts.add_chart(scene, "Training", "step", ["loss", "score"], "value")
+    chart.append([{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.5, "score": 0.3}])
+    chart.append([{"step": 3, "score": 0.4}])
+    table = chart.table.GetTable()
+    assert table.GetNumberOfRows() == 3
+    loss = [table.GetValueByName(r, "loss").ToDouble() for r in range(3)]
+    assert loss[:2] == [2.0, 1.5]
+    assert np.isnan(loss[2])
+    assert chart.chart.GetNumberOfPlotSeriesNodes() == 2
+    assert chart.series[1].GetYColumnName() == "score"
+    chart.clear()
+    assert chart.table.GetTable().GetNumberOfRows() == 0
+
+
+def test_predicted_planes_can_be_edited(scene: Any) -> None:
+    exam = exams.load_study(scene, heart())
+    acquired = exam.first("2ch").view.planes[0]
+    tilt = np.array([[np.cos(0.1), -np.sin(0.1), 0], [np.sin(0.1), np.cos(0.1), 0], [0, 0, 1]])
+    frame = np.stack([acquired.x_direction, acquired.normal, acquired.y_direction], axis=1)
+    normal = frame @ tilt @ frame.T @ acquired.normal
+    far = acquired.centre + 40 * np.cross(normal, acquired.y_direction) + 2.5 * acquired.normal
+    (shown,) = predicted.show_predicted(
+        scene, exam, [{"role": "2ch", "point_mm": far.tolist(), "normal": (3 * normal).tolist(), "confidence": 0.8}]
+    )
+    quad = planes.corners(shown.model)[0] * [-1, -1, 1]
+    np.testing.assert_allclose((quad - far) @ normal, 0, atol=1.1 * planes.LIFT_MM)
+    assert np.linalg.norm(quad.mean(axis=0) - acquired.centre) < 10
+    now = predicted.edited_plane(shown)
+    assert abs(np.dot(now["normal"], normal)) == pytest.approx(1, abs=1e-6)
+    assert (np.array(now["point_mm"]) - far) @ normal == pytest.approx(0, abs=1e-6)
+    angle, _ = predicted.difference(exam, "2ch", now["point_mm"], now["normal"])
+    assert angle == pytest.approx(np.degrees(0.1), abs=1e-4)
+    shown.markup.SetOriginWorld(0.0, 0.0, 0.0)
+    np.testing.assert_allclose(predicted.edited_plane(shown)["point_mm"], 0, atol=1e-9)
+    moved = acquired.centre + 4 * acquired.normal
+    assert predicted.difference(exam, "2ch", moved, acquired.normal) == pytest.approx((0, 4), abs=1e-6)
+    assert predicted.difference(exam, "3ch", moved, acquired.normal) is None
+
+
+def everything(scene: Any, token: str) -> exams.SceneExam:
+    exam = exams.load_study(scene, heart(phases=2, shifted=True), token)
+    planes.show_planes(scene, exam)
+    crossings.show_table(scene, exam)
+    layouts.show_views(scene, exam)
+    item = exam.views[1]
+    overlays.show_heatmap(scene, exam, item, np.ones(item.view.shape), "line", (1, 0, 0))
+    overlays.show_classes(scene, exam, item, np.ones(item.view.shape), ["a"], "positions")
+    segments.add_surface(segments.add_labels(scene, exam, item, some_labels(item.view.shape), NAMES, "result")[0])
+    charts.add_chart(scene, "Training", "step", ["loss"], "value", token)
+    predicted.show_predicted(
+        scene, exam, [{"role": "3ch", "point_mm": [0, 0, 0], "normal": [0, 0, 1], "confidence": 1}]
+    )
+    return exam
+
+
+def hierarchy_items(scene: Any) -> int:
+    items = vtk.vtkIdList()
+    hierarchy = subject_hierarchy(scene)
+    hierarchy.GetItemChildren(hierarchy.GetSceneItemID(), items, True)
+    return int(items.GetNumberOfIds())
+
+
+def test_everything_is_undone_by_one_call(scene: Any) -> None:
+    own = exams.volume_node(scene, "mine", np.zeros((2, 3, 4), np.int16), stack(np.eye(3), 2, 2.0, (4, 3), (1.0, 1.0)))
+    layouts.composite_node(scene, "Red").SetBackgroundVolumeID(own.GetID())
+    for name in ("Red", "Green", "Yellow"):
+        layouts.slice_node(scene, name).SetSliceToRASByNTP(0, 0, 1, 1, 0, 0, 5, 6, 7, 0)
+        layouts.composite_node(scene, name)
+    layout = scene.AddNewNodeByClass("vtkMRMLLayoutNode")
+    layout.AddLayoutDescription(2, "<layout/>")
+    layout.SetViewArrangement(2)
+    before, items = census(scene), hierarchy_items(scene)
+    matrix = coordinates.array_of(layouts.slice_node(scene, "Red").GetSliceToRAS())
+    field = layouts.slice_node(scene, "Red").GetFieldOfView()
+
+    everything(scene, "one")
+    assert layouts.composite_node(scene, "Red").GetBackgroundVolumeID() != own.GetID()
+    assert sum(census(scene).values()) > sum(before.values()) + 20
+    assert undo.remove_all(scene, "one") > 20
+
+    assert census(scene) == before
+    assert hierarchy_items(scene) == items
+    np.testing.assert_allclose(
+        coordinates.array_of(layouts.slice_node(scene, "Red").GetSliceToRAS()), matrix, atol=1e-12
+    )
+    assert layouts.slice_node(scene, "Red").GetFieldOfView() == field
+    assert layouts.composite_node(scene, "Red").GetBackgroundVolumeID() == own.GetID()
+    assert layout.GetViewArrangement() == 2
+    assert undo.remove_all(scene, "one") == 0
+    assert census(scene) == before
+
+
+def test_one_exam_is_undone_and_the_other_stays(scene: Any) -> None:
+    exams.load_study(scene, heart(), "first")
+    kept = census(scene)
+    items = hierarchy_items(scene)
+    planes.show_planes(scene, exams.load_study(scene, heart(), "second"))
+    undo.remove_all(scene, "second")
+    assert census(scene) == kept
+    assert hierarchy_items(scene) == items
+
+
+def test_a_folder_that_someone_else_uses_stays(scene: Any) -> None:
+    exam = exams.load_study(scene, heart(), "one")
+    own = exams.volume_node(scene, "mine", np.zeros((2, 3, 4), np.int16), stack(np.eye(3), 2, 2.0, (4, 3), (1.0, 1.0)))
+    exams.put_under(scene, own, exam.item)
+    undo.remove_all(scene, "one")
+    hierarchy = subject_hierarchy(scene)
+    assert hierarchy.GetItemName(hierarchy.GetItemParent(hierarchy.GetItemByDataNode(own))) == "exam 7"
