@@ -300,7 +300,7 @@ def view_of_node(scene: Any, node: Any, role: str | None = None) -> View:
     )
 
 
-def _times(sequence: Any | None) -> tuple[float, ...]:
+def _times(sequence: Any) -> tuple[float, ...]:
     if sequence is None or sequence.GetIndexUnit() not in ("ms", "s"):
         return ()
     scale = 1000.0 if sequence.GetIndexUnit() == "s" else 1.0
@@ -315,7 +315,7 @@ def browser_of(scene: Any, node: Any) -> Any | None:
     return sequences_logic(scene).GetFirstBrowserNodeForProxyNode(node)
 
 
-def sequence_of(scene: Any, node: Any) -> Any | None:
+def sequence_of(scene: Any, node: Any) -> Any:
     """The sequence whose proxy a node is, or None."""
     browser = browser_of(scene, node)
     return None if browser is None else browser.GetSequenceNode(node)
@@ -334,7 +334,7 @@ def set_role(scene: Any, item: SceneView, role: str) -> None:
     for volume in item.volumes:
         volume.SetAttribute(ROLE, role)
         sequence = sequence_of(scene, volume)
-        for k in range(sequence.GetNumberOfDataNodes() if sequence is not None else 0):
+        for k in range(0 if sequence is None else sequence.GetNumberOfDataNodes()):
             sequence.GetNthDataNode(k).SetAttribute(ROLE, role)
 
 

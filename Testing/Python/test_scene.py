@@ -265,12 +265,16 @@ def test_cutting_a_quad_gives_the_closed_form(scene: Any, host: int) -> None:
                 assert cut.GetNumberOfCells() == 0
                 continue
             expected = [crossing_segment(g, widened(plane)).points for g in exam.views[guest].view.planes]
-            found = [cut.GetCell(k).GetPoints() for k in range(cut.GetNumberOfCells())]
-            assert len(found) == len(expected)
-            drawn = [np.array([line.GetPoint(k) for k in range(2)]) * [-1, -1, 1] for line in found]
+            drawn = [line_of(cut, k) for k in range(cut.GetNumberOfCells())]
+            assert len(drawn) == len(expected)
             for ends in expected:
                 gaps = [min(np.abs(d - ends).max(), np.abs(d - ends[::-1]).max()) for d in drawn]
                 assert min(gaps) < 3 * planes.LIFT_MM
+
+
+def line_of(cut: Any, index: int) -> np.ndarray:
+    points = cut.GetCell(index).GetPoints()
+    return np.array([points.GetPoint(k) for k in range(2)]) * [-1, -1, 1]
 
 
 def widened(plane: Plane) -> Plane:
