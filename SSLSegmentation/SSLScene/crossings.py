@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,8 @@ import vtk
 from SSLEngine.geometry import MIN_PLANE_ANGLE_DEG
 from SSLEngine.geometry import Array
 from SSLEngine.geometry import Plane
-from SSLEngine.geometry import crossing_segment
-from SSLEngine.geometry import plane_angle_deg
+from SSLEngine.studies.crossings import crossing_of_views
+from SSLEngine.studies.study import UNKNOWN
 from SSLEngine.studies.study import View
 
 from . import roles
@@ -23,62 +22,32 @@ from .exams import put_under
 from .host import new_node
 
 
-@dataclass(frozen=True)
-class Crossing:
-    """How one view crosses another.
-
-    Attributes:
-        first: Name of one view.
-        second: Name of the other.
-        angle_deg: Largest angle between their planes.
-        slices: Slices of the first that the second really meets.
-        of: Slices of the first.
-        length_mm: Length of the longest line.
-        note: Why there is no line; empty where there is one.
-    """
-
-    first: str
-    second: str
-    angle_deg: float
-    slices: int
-    of: int
-    length_mm: float
-    note: str = ""
-
-
-def crossing(first: View, second: View) -> Crossing:
-    """Measures where the images of one view meet those of another."""
-    angle = max(plane_angle_deg(a, b) for a in first.planes for b in second.planes)
-    lengths = []
-    for plane in first.planes:
-        found = [s.length_mm for s in (crossing_segment(plane, other) for other in second.planes) if s is not None]
-        lengths.append(max(found, default=0.0))
-    met = sum(length > 0 for length in lengths)
-    note = "" if met else ("parallel" if angle < MIN_PLANE_ANGLE_DEG else "the images do not meet")
-    return Crossing(_name(first), _name(second), angle, met, len(lengths), max(lengths), note)
-
-
-def _name(view: View) -> str:
-    return view.name if view.role == "unknown" else roles.label(view.role)
-
-
 def show_table(scene: Any, exam: SceneExam, name: str = "Plane crossings") -> Any:
-    """Adds a table node with one row a pair of views: angle, slices crossed, length of the longest line."""
+    """Adds a table node with one row a pair of views: angle, slices crossed, median length of the lines."""
     views = [item.view for item in exam.views]
-    rows = [crossing(a, b) for k, a in enumerate(views) for b in views[k + 1 :]]
+    pairs = [(a, b) for k, a in enumerate(views) for b in views[k + 1 :]]
+    found = [crossing_of_views(a, b) for a, b in pairs]
+    columns = [
+        _texts("View", [_name(a) for a, _ in pairs]),
+        _texts("Crosses", [_name(b) for _, b in pairs]),
+        _numbers("Angle (deg)", [c.angle_deg for c in found]),
+        _texts("Slices", [f"{c.slices} of {len(a.planes)}" for (a, _), c in zip(pairs, found, strict=True)]),
+        _numbers("Length (mm)", [c.length_mm for c in found]),
+        _texts("Note", [c.why_not for c in found]),
+    ]
     with undo.owned(scene, exam.token):
         node = new_node(scene, "vtkMRMLTableNode", name)
         table = vtk.vtkTable()
-        table.AddColumn(_texts("View", [r.first for r in rows]))
-        table.AddColumn(_texts("Crosses", [r.second for r in rows]))
-        table.AddColumn(_numbers("Angle (deg)", [r.angle_deg for r in rows]))
-        table.AddColumn(_texts("Slices", [f"{r.slices} of {r.of}" for r in rows]))
-        table.AddColumn(_numbers("Length (mm)", [r.length_mm for r in rows]))
-        table.AddColumn(_texts("Note", [r.note for r in rows]))
+        for column in columns:
+            table.AddColumn(column)
         node.SetAndObserveTable(table)
         if exam.item:
             put_under(scene, node, exam.item)
     return node
+
+
+def _name(view: View) -> str:
+    return view.name if view.role == UNKNOWN else roles.label(view.role)
 
 
 def _texts(name: str, values: Sequence[str]) -> Any:
@@ -89,11 +58,12 @@ def _texts(name: str, values: Sequence[str]) -> Any:
     return column
 
 
-def _numbers(name: str, values: Sequence[float]) -> Any:
+def _numbers(name: str, values: Sequence[float | None]) -> Any:
+    """A column of numbers to one decimal; empty cells where there is none."""
     column = vtk.vtkDoubleArray()
     column.SetName(name)
     for value in values:
-        column.InsertNextValue(round(value, 1))
+        column.InsertNextValue(vtk.vtkMath.Nan() if value is None else round(value, 1))
     return column
 
 

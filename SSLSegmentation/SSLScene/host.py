@@ -23,6 +23,19 @@ def in_application(scene: Any) -> bool:
     return getattr(slicer, "app", None) is not None and getattr(slicer, "mrmlScene", None) is scene
 
 
+def settle(scene: Any) -> None:
+    """Lets the application lay out its views, so that slice nodes know the sizes of their windows."""
+    if in_application(scene):
+        slicer.app.processEvents()
+
+
+def is_view_part(scene: Any, node: Any) -> bool:
+    """Whether a node belongs to the application's views, which makes and keeps them for itself."""
+    kinds = ("vtkMRMLAbstractViewNode", "vtkMRMLSliceCompositeNode", "vtkMRMLSliceDisplayNode", "vtkMRMLCameraNode")
+    # The slice models and their transforms are not saved; everything that this package adds is.
+    return in_application(scene) and (not node.GetSaveWithScene() or any(node.IsA(kind) for kind in kinds))
+
+
 def sequences_logic(scene: Any) -> Any:
     """The sequences logic. Asking for it also registers the sequence node classes with the scene."""
     if in_application(scene):

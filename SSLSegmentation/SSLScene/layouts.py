@@ -22,6 +22,7 @@ from . import roles
 from . import undo
 from .exams import SceneExam
 from .exams import SceneView
+from .host import settle
 
 #: Number of the custom layout; Slicer's own end below 1000, other extensions use 500 to 600.
 LAYOUT_ID = 7201
@@ -122,6 +123,7 @@ def _set_layout(scene: Any, token: str, number: int, xml: str) -> None:
             # A changed description is only taken up when the number changes.
             node.SetViewArrangement(FOUR_UP)
     node.SetViewArrangement(number)
+    settle(scene)
 
 
 # ---------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from .host import is_view_part
 from .host import subject_hierarchy
 
 OWNER = "SSLSegmentation.Owner"
@@ -23,14 +24,17 @@ _MEMORY = "SSLSegmentation.Memory"
 
 @contextmanager
 def owned(scene: Any, token: str) -> Iterator[None]:
-    """Marks every node that is added to the scene inside the block, display nodes and the like included."""
+    """Marks every node that is added to the scene inside the block, display nodes and the like included.
+
+    Views that the application makes meanwhile are its own and stay.
+    """
     subject_hierarchy(scene)  # every scene has one, but a new scene makes it at the first call
     before = {node.GetID() for node in nodes(scene)}
     try:
         yield
     finally:
         for node in nodes(scene):
-            if node.GetID() not in before and node.GetAttribute(OWNER) is None:
+            if node.GetID() not in before and node.GetAttribute(OWNER) is None and not is_view_part(scene, node):
                 node.SetAttribute(OWNER, token)
 
 
