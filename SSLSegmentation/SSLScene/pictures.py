@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Iterator
 from collections.abc import Sequence
+from contextlib import contextmanager
 from ctypes.util import find_library
 from dataclasses import dataclass
 from dataclasses import field
@@ -96,6 +98,7 @@ def _add_layouts(scene: Any) -> None:
 
     logic = slicer.vtkMRMLLayoutLogic()
     elsewhere = slicer.vtkMRMLScene()
+    slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(elsewhere)
     logic.SetMRMLScene(elsewhere)
     known = logic.GetLayoutNode()
     node = scene.AddNewNodeByClass("vtkMRMLLayoutNode")
@@ -182,22 +185,28 @@ class Entry:
     colour: tuple[float, float, float]
 
 
-def annotate(view: Any, title: str, entries: Sequence[Entry]) -> list[Any]:
-    """Writes a title and a legend onto a view; returns the props, for :func:`clear_annotation`."""
-    _, height = view.render_window().GetSize()
+@contextmanager
+def annotated(view: Any, title: str, entries: Sequence[Entry]) -> Iterator[None]:
+    """Writes a title and a legend over a view, on a layer of their own, as long as the block lasts."""
+    import vtk
+
+    window = view.render_window()
+    layers = window.GetNumberOfLayers()
+    caption = vtk.vtkRenderer()
+    caption.SetLayer(layers)
+    caption.InteractiveOff()
+    window.SetNumberOfLayers(layers + 1)
+    window.AddRenderer(caption)
+    _, height = window.GetSize()
     size = max(14, height // 42)
-    props = [_text(title, (0.95, 0.95, 0.95), (12, height - 12), size + 4, top=True)]
+    caption.AddViewProp(_text(title, (0.95, 0.95, 0.95), (12, height - 12), size + 4, top=True))
     for k, entry in enumerate(reversed(entries)):
-        props.append(_text(entry.text, entry.colour, (12, 12 + k * round(1.5 * size)), size, top=False))
-    for prop in props:
-        view.first_renderer().AddViewProp(prop)
-    return props
-
-
-def clear_annotation(view: Any, props: Sequence[Any]) -> None:
-    """Takes a legend off again."""
-    for prop in props:
-        view.first_renderer().RemoveViewProp(prop)
+        caption.AddViewProp(_text(entry.text, entry.colour, (12, 12 + k * round(1.5 * size)), size, top=False))
+    try:
+        yield
+    finally:
+        window.RemoveRenderer(caption)
+        window.SetNumberOfLayers(layers)
 
 
 def _text(text: str, colour: Sequence[float], at: tuple[int, int], size: int, *, top: bool) -> Any:
@@ -320,15 +329,14 @@ def _slice_picture(
         title += f"   slice {index + 1} of {len(item.view.planes)}"
     own = exam.views.index(item)
     lines = [_entry(m) for k, m in enumerate(models) if k != own and m.GetDisplayNode().GetVisibility()]
-    props = annotate(view, title, [*lines, *_segment_entries(item, found)])
     path = out / f"slice_{item.view.role}.png"
     for node in found:
         # Label maps of other views would be slabs across this one.
         node.GetDisplayNode().SetVisibility2D(node.GetAttribute(VIEW) == item.view.name)
-    write_png(capture(view), path)
+    with annotated(view, title, [*lines, *_segment_entries(item, found)]):
+        write_png(capture(view), path)
     for node in found:
         node.GetDisplayNode().SetVisibility2D(True)
-    clear_annotation(view, props)
     return path
 
 
@@ -382,9 +390,8 @@ def _space_picture(
     aim(space, point, [crossings.middle_plane(item.view).normal for _, item in main], 1.15 * widest)
     entries = [_entry(models[exam.views.index(item)]) for _, item in main]
     structures = {e.text: e for _, item in main for e in _segment_entries(item, found)}
-    props = annotate(space, exam.study.name, [*entries, *structures.values()])
-    write_png(capture(space), path)
-    clear_annotation(space, props)
+    with annotated(space, exam.study.name, [*entries, *structures.values()]):
+        write_png(capture(space), path)
     for model in models:
         planes.show_slices(model, range(planes.number_of_slices(model)))
     return path
