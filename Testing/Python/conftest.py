@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from toy_exams import write_toy_cohort
+
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+PACKAGE_PARENT = Path(__file__).resolve().parents[2] / "SSLPretrain"
+
+#: Settings of a network that learns nothing and costs nothing.
+TINY = ("network.widths=[4,8,16]", "grid.patch=32", "grid.spacing_mm=6", "schedule.batch=2")
+
+Engine = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
@@ -14,3 +26,33 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"real images are not here: {SHARED}")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def toy_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of six tiny labelled heart studies (see ``toy_exams``)."""
+    return write_toy_cohort(tmp_path_factory.mktemp("cohort"), 6)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> list[str]:
+    """Command-line options for the tiny network on the processor."""
+    return [part for text in TINY for part in ("--set", text)] + ["--device", "cpu"]
+
+
+def engine_environment() -> dict[str, str]:
+    """Environment in which a child finds the engine and uses one core."""
+    return {**os.environ, "PYTHONPATH": str(PACKAGE_PARENT), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="session")
+def engine() -> Engine:
+    """Runs ``python -m SSLEngine`` with some arguments to its end."""
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "SSLEngine", *(str(a) for a in arguments)]
+        return subprocess.run(
+            command, check=False, capture_output=True, text=True, timeout=300, env=engine_environment()
+        )
+
+    return run

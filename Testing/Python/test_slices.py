@@ -1,0 +1,339 @@
+"""What augmentation does to pixels, labels, points and lines: measured on images and compared with the closed form."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from hypothesis import given
+from hypothesis import settings as quick
+from hypothesis import strategies as st
+
+from SSLEngine.geometry import Plane
+from SSLEngine.geometry import crossing_line
+from SSLEngine.pretext import make_pretexts
+from SSLEngine.pretext.base import Batch
+from SSLEngine.pretext.base import Geometry
+from SSLEngine.settings import Augmentation
+from SSLEngine.settings import Grid
+from SSLEngine.settings import Positions
+from SSLEngine.settings import Pretrain
+from SSLEngine.settings import parse
+from SSLEngine.slices import Record
+from SSLEngine.slices import SliceInfo
+from SSLEngine.slices import SliceSet
+from SSLEngine.slices import augmentation_matrices
+from SSLEngine.slices import chosen_phases
+from SSLEngine.slices import landmark
+from SSLEngine.slices import make_batch
+from SSLEngine.slices import network_plane
+from SSLEngine.slices import resample
+from SSLEngine.slices import standardise
+from SSLEngine.slices import study_records
+from SSLEngine.studies import View
+from toy_exams import AXIS
+from toy_exams import toy_study
+
+SIDE, PATCH, SPACING = 120, 80, 2.5
+DOT, RADIUS = np.array([66.3, 52.8]), 6.0
+#: Two parallel lines 30 mm apart on the stored slice, in mm; the dot lies between them.
+NORMAL = np.array([0.6, 0.8])
+FIRST = np.array([*(NORMAL * SPACING), -float(NORMAL @ DOT) * SPACING + 15])
+SECOND = FIRST - [0, 0, 30]
+STILL = Augmentation(gamma=0, contrast=0, brightness=0, noise=0, blur_mm=0, bias=0, flip=True, scale=1.3)
+
+
+def pixel_grid(side: int) -> np.ndarray:
+    y, x = np.mgrid[:side, :side]
+    return np.stack([x, y], -1).astype(float)
+
+
+def one_slice(image: np.ndarray, labels: np.ndarray | None = None) -> SliceSet:
+    info = SliceInfo("s", "s", "sax", "sax", 0, 0, labels is not None)
+    geometry = {"task": Geometry(lines=np.stack([FIRST, SECOND]), points=np.array([DOT, [np.nan, np.nan]]))}
+    truth = None if labels is None else labels.astype(np.uint8)
+    return SliceSet([Record(info, image.astype(np.float16), truth, geometry)], SPACING, torch.device("cpu"))
+
+
+def augmented(image: np.ndarray, labels: np.ndarray | None = None, count: int = 24) -> Batch:
+    generator = torch.Generator().manual_seed(3)
+    return make_batch(one_slice(image, labels), torch.zeros(count, dtype=torch.int64), PATCH, STILL, generator)
+
+
+def distance(line: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    return pixels @ line[:2] + line[2]
+
+
+def test_a_point_goes_where_its_dot_goes() -> None:
+    image = np.exp(-((pixel_grid(SIDE) - DOT) ** 2).sum(-1) / (2 * 3.0**2))
+    batch = augmented(image)
+    compared = 0
+    for picture, points in zip(batch.images[:, 0].numpy(), batch.points["task"].numpy(), strict=True):
+        if not ((points[0] > 18) & (points[0] < PATCH - 19)).all():
+            continue
+        weight = np.where(picture > 0.02, picture, 0)[..., None]
+        found = (weight * pixel_grid(PATCH)).sum((0, 1)) / weight.sum()
+        assert np.abs(found - points[0]).max() < 0.06
+        assert np.isnan(points[1]).all()
+        compared += 1
+    assert compared > 12
+
+
+def test_lines_run_along_their_edges_in_mm_of_the_patch() -> None:
+    inner = distance(FIRST, pixel_grid(SIDE))
+    # Bright between the lines; soft edges, so that their middle can be measured below a pixel.
+    image = 1 / (1 + np.exp(-inner / 2)) - 1 / (1 + np.exp(-(inner - 30) / 2))
+    batch = augmented(image)
+    grid, compared = pixel_grid(PATCH), 0
+    for picture, lines in zip(batch.images[:, 0].numpy(), batch.lines["task"].numpy(), strict=True):
+        for gradient in np.linalg.norm(lines[:, :2], axis=1):
+            assert gradient == pytest.approx(SPACING, rel=1e-5)
+        edges = np.concatenate([along_rows(picture, grid), along_rows(picture.T, grid.transpose(1, 0, 2))])
+        if len(edges) < 40:
+            continue
+        away = np.stack([distance(line, edges) for line in lines], 1)
+        # The points of an edge lie on one of the two lines, to a tenth of a pixel; a corner of a turned patch may show
+        # repeated border.
+        assert np.quantile(np.abs(away).min(1), 0.97) < 0.1 * SPACING
+        first, second = edges[np.abs(away[:, 0]) < 1], edges[np.abs(away[:, 1]) < 1]
+        # Points of one edge that lie opposite the other one inside the patch.
+        feet = second - distance(lines[0], second)[:, None] * lines[0][:2] / SPACING**2
+        opposite = second[((feet > 3) & (feet < PATCH - 4)).all(1)]
+        for point in opposite[:: max(1, len(opposite) // 3)] if len(first) > 30 else []:
+            # Measured mm between the edges of the enlarged image, against the line's own value.
+            gap = np.linalg.norm(point - first, axis=1).min() * SPACING
+            assert gap == pytest.approx(abs(distance(lines[0], point)), abs=0.1 * SPACING)
+            compared += 1
+    assert compared > 6
+
+
+def along_rows(picture: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    """Positions between neighbouring pixels of a row at which grey values pass 0.5, ``(n, 2)``."""
+    level = picture - 0.5
+    rows, columns = np.nonzero(level[:, :-1] * level[:, 1:] < 0)
+    share = level[rows, columns] / (level[rows, columns] - level[rows, columns + 1])
+    return grid[rows, columns] * (1 - share[:, None]) + grid[rows, columns + 1] * share[:, None]
+
+
+def test_labels_move_with_the_image_and_mirrored_images_are_mirrored_right() -> None:
+    away = np.linalg.norm(pixel_grid(SIDE) - DOT, axis=-1)
+    # Two discs side by side in different colours: mirroring exchanges them.
+    other = np.linalg.norm(pixel_grid(SIDE) - DOT - [14, 0], axis=-1)
+    truth = np.where(away < RADIUS, 1, np.where(other < RADIUS, 2, 0))
+    batch = augmented(truth.astype(float), truth)
+    seen = batch.images[:, 0]
+    clear = (seen - seen.round()).abs() < 0.05
+    wrong = (seen.round().long() != batch.labels) & clear
+    assert float(wrong.float().mean()) < 0.002
+    assert int((batch.labels == 2).sum()) > 200
+    assert set(batch.labels.unique().tolist()) == {0, 1, 2}
+
+
+def test_half_of_the_samples_are_mirrored_only_where_it_is_asked_for() -> None:
+    for flip, low, high in ((True, 300, 500), (False, 0, 0)):
+        asked = Augmentation(flip=flip)
+        made = augmentation_matrices(800, PATCH, SIDE, SPACING, asked, torch.Generator().manual_seed(0))
+        assert low <= int((torch.linalg.det(made[:, :2, :2]) < 0).sum()) <= high
+    middle = torch.tensor([(PATCH - 1) / 2, (PATCH - 1) / 2, 1.0])
+    shift = (made @ middle)[:, :2] - (SIDE - 1) / 2
+    assert float(shift.abs().max()) <= Augmentation().shift_mm / SPACING + 1e-4
+    assert float(shift.abs().max()) > 0.9 * Augmentation().shift_mm / SPACING
+
+
+def test_without_settings_the_middle_is_cut_out_unchanged() -> None:
+    image = np.random.default_rng(0).random((SIDE, SIDE))
+    made = make_batch(one_slice(image), torch.tensor([0]), PATCH, None, torch.Generator())
+    low = (SIDE - PATCH) // 2
+    kept = image.astype(np.float16)[low : low + PATCH, low : low + PATCH]
+    assert np.allclose(made.images[0, 0].numpy(), kept, atol=1e-3)
+    assert np.allclose(made.points["task"][0, 0].numpy(), DOT - low, atol=1e-4)
+    assert (made.labels == -1).all()
+    value = distance(made.lines["task"][0, 0].numpy(), np.array([10.0, 20.0]))
+    assert value == pytest.approx(distance(FIRST, np.array([10.0 + low, 20.0 + low])), abs=1e-3)
+
+
+def test_the_generator_decides_everything() -> None:
+    image = np.random.default_rng(0).random((SIDE, SIDE))
+
+    def made(seed: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        torch.manual_seed(seed + 99)
+        return make_batch(one_slice(image), torch.tensor([0, 0]), PATCH, Augmentation(), generator).images
+
+    torch.manual_seed(1)
+    assert torch.equal(made(5), made(5))
+    assert not torch.equal(made(5), made(6))
+    assert not torch.equal(made(5)[0], made(5)[1])
+
+
+# ---------------------------------------------------------------------------------------------
+# From images to stored slices
+
+
+def oblique(size: tuple[int, int], spacing: tuple[float, float]) -> Plane:
+    x = np.array([0.8, 0.36, -0.48])
+    y = np.cross([0.6, -0.48, 0.64], x)
+    return Plane(np.array([12.0, -7, 31]), x, y / np.linalg.norm(y), spacing, size)
+
+
+def as_itk(pixels: np.ndarray, plane: Plane) -> sitk.Image:
+    image = sitk.GetImageFromArray(pixels[None])
+    image.SetOrigin(plane.origin.tolist())
+    image.SetSpacing([*plane.spacing, 1.0])
+    image.SetDirection(np.stack([plane.x_direction, plane.y_direction, plane.normal], 1).ravel().tolist())
+    return image
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_resampling_agrees_with_simpleitk(labels: bool) -> None:
+    rng = np.random.default_rng(2)
+    source = oblique((40, 30), (2.1, 3.2))
+    target = network_plane(source, 1.9, 44, source.to_patient([18.0, 16.0]))
+    pixels = rng.integers(0, 5, (30, 40)).astype(np.float32) if labels else rng.random((30, 40)).astype(np.float32)
+    mine = resample(torch.from_numpy(pixels)[None], source, target, labels)[0].numpy()
+    mode = sitk.sitkNearestNeighbor if labels else sitk.sitkLinear
+    blank = as_itk(np.zeros((44, 44), np.float32), target)
+    theirs = sitk.GetArrayFromImage(sitk.Resample(as_itk(pixels, source), blank, sitk.Transform(), mode, -1.0))[0]
+    y, x = np.mgrid[:44, :44]
+    place = source.to_pixel(target.to_patient(np.stack([x, y], -1)))
+    inside = ((place > 0.01) & (place < np.array(source.size) - 1.01)).all(-1)
+    assert inside.sum() > 1500
+    if labels:
+        # Ties at exactly half a pixel may go either way.
+        near_tie = (np.abs(place - np.floor(place) - 0.5) < 1e-3).any(-1)
+        assert (mine == theirs)[inside & ~near_tie].all()
+        outside = ((place < -0.51) | (place > np.array(source.size) - 0.49)).any(-1)
+        assert (mine[outside] == 0).all()
+    else:
+        assert np.abs(mine - theirs)[inside].max() < 1e-4
+
+
+def test_a_coarser_grid_is_blurred_first_and_edges_stay_where_they_are() -> None:
+    source = oblique((120, 90), (1.0, 1.0))
+    target = source.resampled((4.0, 4.0))
+    stripes = torch.from_numpy((np.indices((90, 120))[1] % 2).astype(np.float32))[None]
+    assert float((resample(stripes, source, target) - 0.5).abs()[0, 2:-2, 2:-2].max()) < 0.02
+    edge = torch.zeros(1, 90, 120)
+    edge[..., 58:] = 1
+    row = resample(edge, source, target)[0, 10].numpy()
+    k = int(np.flatnonzero(row < 0.5)[-1])
+    crossing = k + (0.5 - row[k]) / (row[k + 1] - row[k])
+    # The edge lies between columns 57 and 58: pixel 57.5, that is 58 mm from the left border.
+    assert (crossing + 0.5) * 4 == pytest.approx(58, abs=0.3)
+
+
+@given(
+    st.integers(20, 90),
+    st.integers(20, 90),
+    st.floats(0.8, 4),
+    st.floats(0.8, 4),
+    st.floats(-1, 2),
+    st.floats(-1, 2),
+    st.integers(16, 64),
+)
+@quick(max_examples=60, deadline=None)
+def test_the_kept_square_stays_on_the_image_where_it_fits(
+    w: int, h: int, dx: float, dy: float, cx: float, cy: float, side: int
+) -> None:
+    plane = oblique((w, h), (dx, dy))
+    wanted = plane.to_patient([cx * w, cy * h])
+    kept = network_plane(plane, 2.0, side, wanted)
+    assert np.allclose(kept.normal, plane.normal)
+    assert np.abs(plane.signed_distance(kept.corners)).max() < 1e-6
+    corners = plane.to_pixel(kept.corners)
+    for axis, (extent, count) in enumerate(((w * dx, w), (h * dy, h))):
+        low, high = corners[:, axis].min(), corners[:, axis].max()
+        if side * 2.0 <= extent:
+            assert low >= -0.5 - 1e-6
+            assert high <= count - 0.5 + 1e-6
+        else:
+            assert (low + high) / 2 == pytest.approx((count - 1) / 2, abs=1e-6)
+    middle = plane.to_pixel(kept.centre)
+    half = np.array([side / dx, side / dy])
+    free = (np.array([cx * w, cy * h]) > half).all() and (
+        np.array([cx * w, cy * h]) < np.array([w, h]) - 1 - half
+    ).all()
+    if free:
+        assert np.allclose(middle, [cx * w, cy * h], atol=1e-6)
+
+
+def test_grey_values_are_standardised_whatever_is_in_them() -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.normal(700, 90, (3, 20, 20)).astype(np.float32)
+    pixels[0, 0, 0] = 1e9
+    made = standardise(pixels, (1, 99))
+    assert float(made.mean()) == pytest.approx(0, abs=1e-4)
+    assert float(made.std()) == pytest.approx(1, abs=1e-3)
+    assert float(made.max()) < 4
+    pixels[1, 1, :2] = [np.nan, np.inf]
+    assert np.isfinite(standardise(pixels, (1, 99))).all()
+    assert abs(float(standardise(pixels, (1, 99)).std()) - 1) < 0.01
+    assert (standardise(np.full((1, 4, 4), 7, np.float32), (1, 99)) == 0).all()
+
+
+def test_phases_are_spread_over_the_cycle() -> None:
+    def view(phases: int) -> View:
+        study = toy_study(0)
+        study.views[0].phases = phases
+        return study.views[0]
+
+    assert chosen_phases(view(1), 2) == [0]
+    assert chosen_phases(view(2), 2) == [0, 1]
+    assert chosen_phases(view(25), 2) == [0, 12]
+    assert chosen_phases(view(8), 4) == [0, 2, 4, 6]
+    assert chosen_phases(view(3), 0) == [0, 1, 2]
+
+
+def test_records_of_a_study_carry_what_its_planes_tell() -> None:
+    study = toy_study(4, phases=2)
+    grid = parse({"spacing_mm": 6, "patch": 32}, Grid)
+    pretexts = make_pretexts(["positions"], parse({"data": {"path": "."}}, Pretrain))
+    records = list(study_records(study, pretexts, grid, [2, 1]))
+    assert [r.info.role for r in records] == ["sax"] * 10 + ["2ch"] * 2 + ["4ch"] * 2
+    assert {r.image.shape for r in records} == {(48, 48)}
+    assert [(r.info.index, r.info.phase) for r in records[:6]] == [(0, 0), (1, 0), (2, 0), (3, 0), (4, 0), (0, 1)]
+    middle = records[2]
+    assert middle.labels is not None
+    # Classes follow the order that was asked for: label 2 is class 1.
+    place = middle.geometry["positions"].points[4]
+    column, row = np.rint(place).astype(int)
+    assert middle.labels[row, column] == 2
+    # The heart's middle was made the middle of the square.
+    assert np.abs(place - 23.5).max() < 3.5
+    found = landmark(study)
+    assert found is not None
+    centre = study.views[0].planes[2].centre
+    assert np.linalg.norm(found - centre) < 1e-6
+    for record in records:
+        label = record.labels
+        assert label is not None
+        seen = record.image.astype(float)
+        # The cavity is bright, so its label must lie on bright pixels.
+        assert seen[label == 2].mean() > seen[label == 0].mean() + 1 if (label == 2).any() else True
+
+
+def test_missing_or_other_labels_are_background_or_unknown() -> None:
+    study = toy_study(5)
+    study.views[1].read_labels = None
+    grid = parse({"spacing_mm": 6, "patch": 32}, Grid)
+    records = list(study_records(study, [], grid, [2]))
+    assert [r.labels is None for r in records] == [False] * 5 + [True, False]
+    assert set(np.unique(records[2].labels)) == {0, 1}
+    slices = SliceSet(records, 6.0, torch.device("cpu"))
+    assert slices.label_row.tolist() == [0, 1, 2, 3, 4, -1, 5]
+    batch = make_batch(slices, torch.tensor([6, 5, 0]), 32, None, torch.Generator())
+    assert [(part == -1).all().item() for part in batch.labels] == [False, True, False]
+
+
+def test_lines_of_stored_slices_are_those_of_the_planes() -> None:
+    study = toy_study(6)
+    sax, two = study.views[0].planes[1], study.views[1].planes[0]
+    host = network_plane(sax, 6.0, 48, None)
+    near, stored = crossing_line(sax, two), crossing_line(host, two)
+    assert near is not None
+    assert stored is not None
+    point = sax.to_patient([12.0, 3.0])
+    assert stored.distance(host.to_pixel(point)) == pytest.approx(float(near.distance([12.0, 3.0])), abs=1e-9)
+    assert abs(sax.normal @ AXIS) == pytest.approx(1)
+    assert Positions().layout in ("cross", "grid")
