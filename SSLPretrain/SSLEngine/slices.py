@@ -120,8 +120,9 @@ def chosen_phases(view: View, count: int) -> list[int]:
 
 def standardise(pixels: npt.NDArray[np.float32], clip_percent: tuple[float, float]) -> npt.NDArray[np.float32]:
     """Clips a view at two percentiles and brings it to mean 0 and standard deviation 1."""
-    low, high = np.percentile(pixels, clip_percent)
-    clipped = np.clip(np.nan_to_num(pixels), low, high)
+    finite = np.nan_to_num(pixels)
+    low, high = np.percentile(finite, clip_percent)
+    clipped = np.clip(finite, low, high)
     deviation = float(clipped.std())
     return ((clipped - clipped.mean()) / deviation if deviation > 1e-6 else np.zeros_like(clipped)).astype(np.float32)
 
@@ -199,10 +200,15 @@ def _sampling_grid(matrices: torch.Tensor, out_size: tuple[int, int], in_size: t
 
 def guests_of(study: Study) -> dict[str, Plane]:
     """One plane for each role of a study: the view's middle slice."""
-    found: dict[str, Plane] = {}
+    return {role: planes[len(planes) // 2] for role, planes in stacks_of(study).items()}
+
+
+def stacks_of(study: Study) -> dict[str, list[Plane]]:
+    """All planes of the first view of each role that training uses."""
+    found: dict[str, list[Plane]] = {}
     for view in study.views:
-        if view.role in HOST_ROLES and view.role not in found:
-            found[view.role] = view.planes[len(view.planes) // 2]
+        if view.role in HOST_ROLES:
+            found.setdefault(view.role, view.planes)
     return found
 
 
@@ -247,8 +253,9 @@ def study_records(
             continue
         hosts = [network_plane(p, grid.spacing_mm, side, centre) for p in view.planes]
         others = {role: plane for role, plane in guests.items() if role != view.role}
+        stacks = {role: planes for role, planes in stacks_of(study).items() if role != view.role}
         described = [
-            {t.name: t.geometry(Host(h, view.role, others, view.planes, k, axis)) for t in pretexts}
+            {t.name: t.geometry(Host(h, view.role, others, view.planes, k, axis, stacks, study.side)) for t in pretexts}
             for k, h in enumerate(hosts)
         ]
         for phase in chosen_phases(view, grid.phases):
