@@ -137,6 +137,15 @@ def demo(arguments: argparse.Namespace) -> int:
     return jobs.EXIT_FINISHED
 
 
+def bench(arguments: argparse.Namespace) -> int:
+    """Measures its own speed against its floor and against MONAI's transforms."""
+    from . import bench as speed
+
+    document = speed.run_bench(arguments.device)
+    _say(arguments, document, speed.table(document))
+    return jobs.EXIT_FINISHED
+
+
 def study_labels(arguments: argparse.Namespace) -> int:
     """Compares pretrained with scratch over numbers of labels, paired by seed."""
     common = _common_settings(arguments)
@@ -404,6 +413,9 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--pretrain-steps", type=_positive, metavar="N", help="steps of that pretraining")
     sub.add_argument("--init", metavar="MODEL", help="pretrained model; pretrained on the cohort without it")
     sub.add_argument("--transfer", choices=("all", "decoder", "multitask"))
+
+    sub = verb("bench", bench)
+    sub.add_argument("--device", default="auto")
 
     sub = verb("job", job)
     sub.add_argument("action", choices=("status", "stop", "resume"))
