@@ -120,14 +120,21 @@ def _monai(slices: SliceSet, grid: Grid) -> Callable[[], Any]:
     transform = Compose(
         [
             RandAffined(
-                keys, prob=1, rotate_range=0.35, scale_range=0.2, shear_range=0.08, translate_range=14, spatial_size=size,
-                mode=("bilinear", "nearest"), padding_mode="border",
+                keys,
+                prob=1,
+                rotate_range=0.35,
+                scale_range=0.2,
+                shear_range=0.08,
+                translate_range=14,
+                spatial_size=size,
+                mode=("bilinear", "nearest"),
+                padding_mode="border",
             ),
             RandAdjustContrastd(image, prob=1),
             RandGaussianNoised(image, prob=0.5, std=0.15),
             RandGaussianSmoothd(image, prob=0.5),
         ]
-    )  # fmt: skip
+    )
     pictures = slices.images[:BATCH].float().cpu().numpy()[:, None]
     labels = np.zeros_like(pictures)
     return lambda: [transform({"image": i, "label": m}) for i, m in zip(pictures, labels, strict=True)]
