@@ -19,7 +19,10 @@ Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 NonNegative = Annotated[float, msgspec.Meta(ge=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
-PretextName = Literal["positions"]
+PretextName = Literal["positions", "crossings", "location", "restoration"]
+#: Roles of views that training uses; heatmap channels stand in this order.
+Role = Literal["sax", "2ch", "3ch", "4ch", "sag", "cor", "ax"]
+ROLES: tuple[Role, ...] = ("sax", "2ch", "3ch", "4ch", "sag", "cor", "ax")
 Transfer = Literal["all", "decoder", "multitask"]
 
 
@@ -150,12 +153,86 @@ class Positions(Strict, frozen=True):
     dice: NonNegative = 1.0
 
 
+class Crossings(Strict, frozen=True):
+    """Heatmaps of the lines where other planes cross a slice, after Zhang et al. 2024.
+
+    Attributes:
+        hosts: Roles of the slices that get a target; views that a study does not have are simply absent.
+        guests: Roles whose lines are drawn, one output channel each, in this order on every host and in every study.
+        sigma_mm: Width of a line: 6 px of 1.26 mm in the released code, 7.56 mm [code].
+        peak: ``one`` gives a line the value 1 [code]; ``area`` gives the profile across it an area of 10 mm,
+            as the same group's view planner normalises [code].
+        line_weight: A pixel counts ``1 + line_weight`` times on the line and once far from it; 0 is the plain mean
+            squared error of the released code; at 10 a line counts about as much as all the rest [ours].
+        stack_guest: Slice that stands for a short-axis stack: its ``middle`` one, or the most ``basal`` [code: basal].
+        min_angle_deg: Planes that meet at less are taken as parallel: no target.
+        must_meet: No target where the two acquired images do not reach each other [ours].
+    """
+
+    hosts: Annotated[tuple[Role, ...], msgspec.Meta(min_length=1)] = ROLES
+    guests: Annotated[tuple[Role, ...], msgspec.Meta(min_length=1)] = ROLES
+    sigma_mm: Positive = 7.5
+    peak: Literal["one", "area"] = "one"
+    line_weight: NonNegative = 10.0
+    stack_guest: Literal["middle", "basal"] = "middle"
+    min_angle_deg: Annotated[float, msgspec.Meta(ge=1, le=80)] = 15.0
+    must_meet: bool = True
+
+
+class Location(Strict, frozen=True):
+    """Where a slice lies in its stack, after Zhang et al. 2024.
+
+    Attributes:
+        hosts: Roles of the stacks that get a target.
+        measure: ``mm`` from the middle of the organ, or the ``ratio`` of mm between the stack's ends, 0 to 1 [code].
+        min_stack_mm: A stack whose outer slices are closer than this has not covered the organ: it gives no ratio, and
+            its mm are counted from where the other views' images have their centre [ours].
+    """
+
+    hosts: Annotated[tuple[Literal["sax", "sag", "cor", "ax"], ...], msgspec.Meta(min_length=1)] = (
+        "sax",
+        "sag",
+        "cor",
+        "ax",
+    )
+    measure: Literal["mm", "ratio"] = "mm"
+    min_stack_mm: NonNegative = 60.0
+
+
+class Restoration(Strict, frozen=True):
+    """Context restoration, the baseline that needs no headers, after Chen et al. 2019 and Dominic et al. 2023.
+
+    Attributes:
+        kind: ``swap`` exchanges patches in pairs, ``mask`` blanks them, ``both`` draws one of the two for each image.
+        patch: Side of a square patch [code: 16 px, their paper: 32 px, of knee images of about 0.4 mm].
+        unit: What ``patch`` is counted in.
+        share: Share of the image that is changed [code].
+        loss: ``l2`` (mean squared error over the image) [code] or ``l1``.
+    """
+
+    kind: Literal["swap", "mask", "both"] = "swap"
+    patch: Positive = 12.0
+    unit: Literal["mm", "px"] = "mm"
+    share: Annotated[float, msgspec.Meta(gt=0, le=0.9)] = 0.25
+    loss: Literal["l2", "l1"] = "l2"
+
+
 class Pretrain(Strict, frozen=True):
-    """A pretraining job."""
+    """A pretraining job.
+
+    Attributes:
+        pretext: Tasks that are learned together, each where its geometry exists.
+        weights: Weight of a task's loss, 1 where it is not named. Several losses are balanced first: each is divided
+            by what an output of zeros would cost on the same slices, so that 1 means "knows nothing" for all [ours].
+    """
 
     data: Data
     pretext: Annotated[tuple[PretextName, ...], msgspec.Meta(min_length=1)] = ("positions",)
+    weights: dict[PretextName, NonNegative] = {}
     positions: Positions = Positions()
+    crossings: Crossings = Crossings()
+    location: Location = Location()
+    restoration: Restoration = Restoration()
     grid: Grid = Grid()
     augmentation: Augmentation = Augmentation()
     network: Network = Network()
@@ -185,6 +262,9 @@ class Finetune(Strict, frozen=True):
     pretext: tuple[PretextName, ...] = ()
     pretext_weight: NonNegative = 1.0
     positions: Positions = Positions()
+    crossings: Crossings = Crossings()
+    location: Location = Location()
+    restoration: Restoration = Restoration()
     label_names: dict[str, str] = {}
     grid: Grid | None = None
     augmentation: Augmentation = Augmentation()

@@ -9,10 +9,18 @@ from .base import Batch
 from .base import Geometry
 from .base import Host
 from .base import Pretext
+from .crossings import Crossing
+from .location import SliceLocation
 from .positions import PositionPrediction
+from .restoration import ContextRestoration
 
 #: ``--pretext`` name to class; each takes the settings block of the same name.
-TASKS: dict[str, type[Any]] = {"positions": PositionPrediction}
+TASKS: dict[str, type[Any]] = {
+    "positions": PositionPrediction,
+    "crossings": Crossing,
+    "location": SliceLocation,
+    "restoration": ContextRestoration,
+}
 
 
 def make_pretexts(names: Sequence[str], settings: Any) -> list[Pretext]:

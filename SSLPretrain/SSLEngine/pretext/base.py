@@ -32,6 +32,8 @@ class Host:
         stack: All planes of the host's view, in order, as acquired.
         index: The host's place in ``stack``.
         axis: Unit vector base to apex (heart), LPS; None where no two long-axis planes tell it.
+        guest_stacks: All planes of each guest's view, in order.
+        side: ``left`` or ``right`` for a knee, None where unknown.
     """
 
     plane: Plane
@@ -40,6 +42,8 @@ class Host:
     stack: Sequence[Plane]
     index: int
     axis: Array | None
+    guest_stacks: Mapping[str, Sequence[Plane]] = field(default_factory=dict)
+    side: str | None = None
 
 
 @dataclass(frozen=True)
