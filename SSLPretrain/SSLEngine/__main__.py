@@ -25,6 +25,9 @@ from .jobs import Reporter
 from .settings import SettingsError
 from .studies.study import StudyError
 
+#: Settings that a few-label study gives to its pretraining as well.
+SHARED_SETTINGS = ("data", "seed", "device", "grid", "network", "positions", "crossings", "location", "restoration")
+
 # Verbs import what they need when they run: --help must answer at once, and light verbs must not wait for torch.
 
 
@@ -157,7 +160,7 @@ def study_labels(arguments: argparse.Namespace) -> int:
     if arguments.init:
         common["init"] = str(Path(arguments.init).resolve())
     else:
-        shared = {k: v for k, v in common.items() if k in ("data", "seed", "device", "grid", "network", "positions")}
+        shared = {k: v for k, v in common.items() if k in SHARED_SETTINGS}
         pretext = (arguments.pretext or "positions").split(",")
         settings["pretrain"] = {**shared, "pretext": pretext}
         if arguments.pretrain_steps:
@@ -216,39 +219,56 @@ def _training_job(kind: str, arguments: argparse.Namespace, settings: dict[str, 
     from .settings import Pretrain
     from .settings import parse
 
+    first = int(os.environ.get("RANK", "0")) == 0
     if arguments.job:
         folder = Path(arguments.job).resolve()
         described = jobs.load(folder)
         if described["kind"] != kind:
             msg = f"{folder} holds a job of kind '{described['kind']}'; run it with that verb."
             raise JobError(msg)
+        settings = described["settings"]
     else:
         if not arguments.data or not arguments.out:
             msg = f"{kind} needs --data and --out, or --job with a prepared job."
             raise SettingsError(msg)
         parse(settings, KINDS[kind])
-        folder = jobs.create(Path(arguments.out), kind, settings)
-    with _worker(folder, quiet=arguments.json) as reporter:
+        for path in filter(None, (arguments.data, getattr(arguments, "init", None))):
+            if not Path(path).exists():
+                msg = f"{path} does not exist; check --data and --init."
+                raise SettingsError(msg)
+        folder = jobs.create(Path(arguments.out), kind, settings) if first else Path(arguments.out).resolve()
+    with _worker(folder, quiet=arguments.json) if first else _companion(folder) as reporter:
         from . import runs
 
-        described = jobs.load(folder)["settings"]
         document: Any = None
         message = f"The model is {folder / jobs.MODEL_FILE}"
         if kind == "pretrain":
-            runs.pretrain(parse(described, Pretrain), reporter)
+            runs.pretrain(parse(settings, Pretrain), reporter)
         elif kind == "finetune":
-            runs.finetune(parse(described, Finetune), reporter)
+            runs.finetune(parse(settings, Finetune), reporter)
         else:
             from . import few_labels
 
-            document = few_labels.run_label_study(parse(described, LabelStudy), reporter)
+            document = few_labels.run_label_study(parse(settings, LabelStudy), reporter)
             message = f"The figures are in {folder / few_labels.RESULTS_FILE}"
             if not arguments.json:
                 print(few_labels.summary(document), flush=True)
         reporter.event("finished", message=message)
-    if arguments.json:
+    if arguments.json and first:
         print(json.dumps(document or jobs.status(folder).as_json()))
     return jobs.EXIT_FINISHED
+
+
+@contextlib.contextmanager
+def _companion(folder: Path) -> Iterator[Reporter]:
+    """A further process of torchrun: it works along, and leaves the folder and all words to the first one."""
+    from .runs import Silent
+
+    reporter = Silent(Reporter(folder))
+    # torchrun signals every process; the first one decides at which step all of them end.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, reporter.request_stop)
+    yield reporter
 
 
 def _task(kind: str, folder: Path) -> int:
@@ -264,7 +284,7 @@ def _task(kind: str, folder: Path) -> int:
 @contextlib.contextmanager
 def _worker(folder: Path, quiet: bool) -> Iterator[Reporter]:
     """Runs the body as the job's worker; however it ends, the folder says so in one sentence."""
-    with _logged(folder), jobs.worker(folder, echo=not quiet) as reporter:
+    with _logged(folder, quiet), jobs.worker(folder, echo=not quiet) as reporter:
         previous = signal.signal(signal.SIGINT, reporter.request_stop)
         try:
             reporter.event("started")
@@ -274,7 +294,8 @@ def _worker(folder: Path, quiet: bool) -> Iterator[Reporter]:
             if code == jobs.EXIT_CANCELLED:
                 reporter.event("cancelled", message=f"Stopped; go on with: sslengine job resume {folder}")
             else:
-                traceback.print_exc()
+                if code == jobs.EXIT_OTHER:
+                    traceback.print_exc()
                 reporter.event("failed", message=sentence, code=code)
             raise
         finally:
@@ -282,8 +303,11 @@ def _worker(folder: Path, quiet: bool) -> Iterator[Reporter]:
 
 
 @contextlib.contextmanager
-def _logged(folder: Path) -> Iterator[None]:
-    """Copies what is printed to ``log.txt``, unless it goes there already (a job that a window started)."""
+def _logged(folder: Path, quiet: bool) -> Iterator[None]:
+    """Copies what is printed to ``log.txt``, unless it goes there already (a job that a window started).
+
+    A quiet job keeps stdout for its one JSON document.
+    """
     path = folder / jobs.LOG_FILE
     path.touch()
     try:
@@ -295,7 +319,7 @@ def _logged(folder: Path) -> Iterator[None]:
         return
     with path.open("a", encoding="utf-8") as log:
         kept = sys.stdout, sys.stderr
-        sys.stdout, sys.stderr = _Both(kept[0], log), _Both(kept[1], log)
+        sys.stdout, sys.stderr = log if quiet else _Both(kept[0], log), _Both(kept[1], log)
         try:
             yield
         finally:
