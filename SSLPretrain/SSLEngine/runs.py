@@ -157,10 +157,11 @@ def pretrain_on(
     steps = sensible_steps(settings.schedule.steps, len(learned), settings.schedule.batch, 8, 800, 6000)
     pixel = {t.name: t.pixel_outputs for t in pretexts if t.pixel_outputs}
     image = {t.name: t.image_outputs for t in pretexts if t.image_outputs}
+    weights = {str(name): weight for name, weight in settings.weights.items()}
     run = Run(
         network=TaskUNet(settings.network.widths, pixel, image).to(device),
         slices=slices,
-        streams=[Stream(learned, [(t, 1.0) for t in pretexts])],
+        streams=[Stream(learned, [(t, weights.get(t.name, 1.0)) for t in pretexts])],
         schedule=_with_steps(settings.schedule, steps),
         augmentation=settings.augmentation,
         patch=settings.grid.patch,
@@ -200,7 +201,8 @@ def _check_targets(slices: SliceSet, pretexts: Sequence[Pretext], indices: torch
         if carried and not any(bool(p.isfinite().any()) for p in carried):
             msg = (
                 f"No slice has a target for the pretext '{task.name}': it needs planes that cross each other "
-                "(heart: a short-axis stack with 2- and 4-chamber views); see 'inspect' for what was found."
+                "(heart: a short-axis stack with 2- and 4-chamber views), or for 'location' a stack of several slices; "
+                "see 'inspect' for what was found."
             )
             raise StudyError(msg)
 

@@ -1,5 +1,9 @@
 """One loop for pretraining and fine-tuning, in one process or many.
 
+Several losses are balanced by one rule: each is divided by what an output of zeros would cost on slices of the same
+run, so that 1 means "knows nothing" for every task, and is then multiplied by its weight. That divisor is computed from
+the slices, before the first step and again after a resume; it is no state of its own.
+
 A run is a network, a few *streams* (slices to draw from, tasks to learn on them) and a schedule. Every random draw of a
 step comes from a generator seeded by (seed, step, rank), and the slices of a step from a permutation seeded by
 (seed, epoch): the position of the sampler is the step, and a resumed run goes the way the unbroken one would have gone.
@@ -16,6 +20,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +31,7 @@ from torch import nn
 from .jobs import Cancelled
 from .jobs import Reporter
 from .networks.unet import TaskUNet
+from .pretext.base import Batch
 from .settings import Augmentation
 from .settings import Schedule
 from .settings import SettingsError
@@ -39,6 +45,8 @@ CHECKPOINT_SECONDS = 60.0
 MAX_GRADIENT = 12.0
 #: Held-out slices that a score is computed on, at most.
 SCORED_SLICES = 96
+#: Slices that the cost of knowing nothing is measured on.
+BALANCE_SLICES = 32
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,7 @@ class Run:
         frozen: Prefixes of parameter names that do not learn.
         warm: Prefixes of parameter names that carry pretrained weights: they learn at a third of the rate.
         history: Scores so far, one dictionary a validation.
+        blank: What each task's loss is divided by; set by :func:`train` where there are several tasks.
     """
 
     network: TaskUNet
@@ -83,6 +92,7 @@ class Run:
     frozen: tuple[str, ...] = ()
     warm: tuple[str, ...] = ()
     history: list[dict[str, Any]] = field(default_factory=list)
+    blank: dict[str, float] = field(default_factory=dict)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -130,6 +140,9 @@ def processes(device: torch.device) -> Any:
     if world == 1:
         yield 0, 1
         return
+    if device.type == "cuda":
+        # NCCL's barrier works on the current device, which is the first one for every process unless it is set.
+        torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield distributed.get_rank(), world
@@ -251,6 +264,50 @@ def make_optimiser(run: Run) -> torch.optim.AdamW:
     )
 
 
+@torch.no_grad()
+def blank_losses(run: Run) -> dict[str, float]:
+    """The loss of an output of zeros for each task, over evenly spaced slices; nothing for a single task."""
+    if len({task.name for stream in run.streams for task, _ in stream.tasks}) < 2:
+        return {}
+    blank: dict[str, float] = {}
+    for stream in run.streams:
+        count = min(BALANCE_SLICES, len(stream.indices))
+        chosen = stream.indices[torch.linspace(0, len(stream.indices) - 1, count).long()]
+        generator = step_generator(run.seed, 0, 0)
+        batch = make_batch(run.slices, chosen, run.patch, None, generator)
+        for task, _ in stream.tasks:
+            own = replace(batch)
+            task.distort(own, generator)
+            shape = (task.pixel_outputs, *batch.images.shape[-2:]) if task.pixel_outputs else (task.image_outputs,)
+            cost = float(task.loss(torch.zeros(count, *shape, device=batch.images.device), task.target(own)))
+            # A task without a target on these slices costs nothing here, and is left as it is.
+            if cost > 1e-6:
+                blank.setdefault(task.name, cost)
+    return blank
+
+
+def answers(
+    network: nn.Module, batch: Batch, tasks: Sequence[Task], generator: torch.Generator
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Output and target of each task; what one task does to its input, the others do not see."""
+    found: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    undistorted = []
+    for task in tasks:
+        own = replace(batch)
+        task.distort(own, generator)
+        if own.images is batch.images:
+            undistorted.append(task)
+            continue
+        with autocast(batch.images.device):
+            output = network(own.images, [task.name])[task.name]
+        found[task.name] = output, task.target(own)
+    if undistorted:
+        with autocast(batch.images.device):
+            outputs = network(batch.images, [task.name for task in undistorted])
+        found.update({task.name: (outputs[task.name], task.target(batch)) for task in undistorted})
+    return found
+
+
 def step_loss(run: Run, step: int, rank: int, world: int) -> torch.Tensor:
     """The weighted loss of one step over all streams."""
     generator = step_generator(run.seed, step, rank)
@@ -258,12 +315,9 @@ def step_loss(run: Run, step: int, rank: int, world: int) -> torch.Tensor:
     for number, stream in enumerate(run.streams):
         indices = drawn_indices(stream, run.seed + 31 * number, step, run.schedule.batch, rank, world)
         batch = make_batch(run.slices, indices, run.patch, run.augmentation, generator)
-        for task, _ in stream.tasks:
-            task.distort(batch, generator)
-        with autocast(run.slices.device):
-            outputs = run.network(batch.images, [task.name for task, _ in stream.tasks])
+        found = answers(run.network, batch, [task for task, _ in stream.tasks], generator)
         for task, weight in stream.tasks:
-            total = total + weight * task.loss(outputs[task.name], task.target(batch))
+            total = total + weight / run.blank.get(task.name, 1.0) * task.loss(*found[task.name])
     return total
 
 
@@ -281,11 +335,12 @@ def train(run: Run, reporter: Reporter, rank: int = 0, world: int = 1) -> TaskUN
     optimiser = make_optimiser(run)
     average = deepcopy(run.network).requires_grad_(False)
     begin = _restore(run, optimiser, average, load_checkpoint(folder, run.slices.device))
+    run.blank = blank_losses(run)
     validate_every = run.schedule.validate_every or max(1, steps // 10)
     saved = time.monotonic()
     run.network.train()
     for step in range(begin, steps):
-        if _stop_agreed(reporter, world):
+        if _stop_agreed(reporter, world, run.slices.device):
             if folder and rank == 0:
                 save_checkpoint(folder, step, _state(run, optimiser, average, step))
             raise Cancelled
@@ -323,12 +378,12 @@ def _finite(loss: torch.Tensor, step: int) -> float:
     return value
 
 
-def _stop_agreed(reporter: Reporter, world: int) -> bool:
+def _stop_agreed(reporter: Reporter, world: int, device: torch.device) -> bool:
     """Whether any process was asked to stop; all of them then stop at the same step."""
     wanted = reporter.stop_requested()
     if world == 1:
         return wanted
-    flag = torch.tensor(int(wanted), device="cuda" if distributed.get_backend() == "nccl" else "cpu")
+    flag = torch.tensor(int(wanted), device=device)
     distributed.all_reduce(flag, op=distributed.ReduceOp.MAX)
     return bool(flag)
 
@@ -381,12 +436,9 @@ def validate(run: Run, network: nn.Module) -> dict[str, dict[str, float]]:
     tasks = {task.name: task for stream in run.streams for task, _ in stream.tasks}
     for part in chosen.split(16):
         batch = make_batch(run.slices, part, run.patch, None, generator)
-        for task in tasks.values():
-            task.distort(batch, generator)
-        with autocast(run.slices.device):
-            outputs = network(batch.images, list(tasks))
+        found = answers(network, batch, list(tasks.values()), generator)
         for name, task in tasks.items():
-            for figure, value in task.score(outputs[name], task.target(batch), batch.spacing_mm).items():
+            for figure, value in task.score(*found[name], batch.spacing_mm).items():
                 if math.isfinite(value):
                     collected.setdefault(name, {}).setdefault(figure, []).append(value)
     return {name: {f: sum(v) / len(v) for f, v in figures.items()} for name, figures in collected.items()}

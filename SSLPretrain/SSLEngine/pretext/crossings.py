@@ -1,8 +1,8 @@
 """Relative orientation: heatmaps of the lines where the study's other planes cross a slice.
 
-A reconstruction after Zhang et al., MedIA 2024 (arXiv 2403.16499), who learn from anatomy-oriented imaging planes. Their
-released code draws each line as a raster and refits it; here a line is a closed form from the headers to the loss, so a
-heatmap is exact after any rotation, scale, shear, shift or flip.
+A reconstruction after Zhang et al., MedIA 2024 (arXiv 2403.16499), who learn from anatomy-oriented planes. Their
+released code draws each line as a raster and refits it; here a line is a closed form from the headers to the loss, so
+a heatmap is exact after any rotation, scale, shear, shift or flip.
 
 Every guest role has its own output channel, the same one on every host. A channel has no target (NaN, and is left out
 of loss and score) where the host has the guest's own role, the planes are nearly parallel, or the two acquired images

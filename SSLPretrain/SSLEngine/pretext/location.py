@@ -44,6 +44,7 @@ LATERAL = {"left": np.array([1.0, 0.0, 0.0]), "right": np.array([-1.0, 0.0, 0.0]
 
 def anatomical_direction(host: Host) -> Array | None:
     """Unit vector, LPS, along which places grow in the host's stack; None where it is not known."""
+    axis: Array | None
     if host.role == "sax":
         axis = TYPICAL_AXIS if host.axis is None else host.axis
     elif host.role == "sag":
