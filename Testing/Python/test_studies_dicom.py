@@ -61,7 +61,7 @@ def test_real_cine_is_regrouped(shared_data: Path, tmp_path: Path) -> None:
         when = np.abs(np.array(view.trigger_times) - float(ds.TriggerTime))
         assert where.min() < 1e-9
         # Heart rates differ between breath holds: the view's times are medians over the slices.
-        assert when.min() < 10
+        assert when.min() < 60
         pixels = view.pixels(int(when.argmin()))[int(where.argmin())]
         np.testing.assert_array_equal(pixels, ds.pixel_array.astype(np.float32))
     assert study.subject == "SCD0000101"
@@ -256,10 +256,10 @@ def test_what_is_left_out(tmp_path: Path) -> None:
         "localisers": {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]},
         "derived": {"ImageType": ["DERIVED", "SECONDARY", "MPR"]},
         "phase images": {"ImageType": ["ORIGINAL", "PRIMARY", "P", "ND"]},
-        "secondary captures": {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"},
-        "structured reports": {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.33", "PixelData": None, "Rows": None},
-        "colour": {"SamplesPerPixel": 3, "PixelData": bytes(24 * 24 * 6)},
-        "without position": {"ImageOrientationPatient": None},
+        "a secondary capture": {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"},
+        "a structured report": {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.33", "PixelData": None, "Rows": None},
+        "a colour image": {"SamplesPerPixel": 3, "PixelData": bytes(24 * 24 * 6)},
+        "no position or orientation": {"ImageOrientationPatient": None},
         "not perpendicular": {"ImageOrientationPatient": [1, 0, 0, 0.1, 1, 0]},
     }
     for k, elements in enumerate(odd.values()):
@@ -457,7 +457,7 @@ def test_multi_frame_without_positions(tmp_path: Path) -> None:
     ds = _enhanced(SAX, 1)
     del ds.PerFrameFunctionalGroupsSequence
     save(ds, tmp_path / "a.dcm")
-    with pytest.raises(StudyError, match="multi-frame images without a position"):
+    with pytest.raises(StudyError, match="multi-frame image without a position"):
         read_study(tmp_path)
 
 
@@ -466,9 +466,8 @@ def test_multi_frame_without_positions(tmp_path: Path) -> None:
 
 
 def test_indexing_2000_files_takes_at_most_twice_the_header_time(tmp_path: Path) -> None:
-    """Compared with pydicom reading the same headers one after the other, warm, the best of three each."""
-    planes = [plane((0, 0, 1), (0, 0, 4.0 * k), size=32) for k in range(100)]
-    paths = write_series(tmp_path, planes, phases=20, shuffle=np.random.default_rng(0))
+    """Compared with pydicom reading the same headers one after the other: processor time, the best of three each."""
+    paths = _many_files(tmp_path)
     assert len(paths) == 2000
 
     def headers() -> None:
@@ -476,9 +475,9 @@ def test_indexing_2000_files_takes_at_most_twice_the_header_time(tmp_path: Path)
             pydicom.dcmread(path, stop_before_pixels=True)
 
     def seconds(job: Any) -> float:
-        start = time.perf_counter()
+        start = time.process_time()
         job()
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     study = read_study(tmp_path, organ="heart")
     assert (len(study.views[0].planes), study.views[0].phases) == (100, 20)
@@ -487,6 +486,20 @@ def test_indexing_2000_files_takes_at_most_twice_the_header_time(tmp_path: Path)
         plain.append(seconds(headers))
         ours.append(seconds(lambda: read_study(tmp_path, organ="heart")))
     assert min(ours) < 2 * min(plain), (min(ours), min(plain))
+
+
+def _many_files(folder: Path) -> list[Path]:
+    """100 slices x 20 phases; the phases are made from one file by replacing bytes, which is quick."""
+    paths = []
+    for k in range(100):
+        one = plane((0, 0, 1), (0, 0, 4.0 * k), size=32)
+        extra = {"SOPInstanceUID": f"1.2.3.{k}.9999", "TriggerTime": "9999.0", "SeriesInstanceUID": "1.2.4"}
+        data = save(dataset(one, **extra), folder / "one").read_bytes()
+        for phase in range(20):
+            paths.append(folder / f"{phase:02d}{k:03d}.dcm")
+            paths[-1].write_bytes(data.replace(b"9999", b"%04d" % (1000 + phase)))
+    (folder / "one").unlink()
+    return paths
 
 
 def test_progress_is_reported(tmp_path: Path) -> None:

@@ -157,6 +157,15 @@ def test_scout_planes_are_no_views() -> None:
     assert "scout" in candidates[-1].reason
 
 
+def test_stack_with_lost_orientation_gets_its_role_from_its_name(tmp_path: Path) -> None:
+    write_series(
+        tmp_path, [plane((0, 0, 1), (5, 5, 8.0 * k), down=(0, 1, 0)) for k in range(6)], SeriesDescription="sax"
+    )
+    view = read_study(tmp_path).views[0]
+    assert view.role == "sax"
+    assert "orientation seems to be lost" in view.doubt
+
+
 # ---------------------------------------------------------------------------------------------
 # Knee
 

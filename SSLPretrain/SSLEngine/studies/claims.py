@@ -55,14 +55,14 @@ class Claim:
         sizes: Length of each axis as stored.
         list_axis: Which stored axis holds phases or layers instead of space; None where none does.
         positioned: Whether the header says where the volume lies in the patient.
-        affine_gap_mm: How far the two affines of a NIfTI file put a corner apart; 0 elsewhere.
+        affines: The RAS affines ``(3, 4)`` that a NIfTI file holds, by name (sform, qform); empty elsewhere.
         fields: Key and value pairs of a text header, lower-case keys.
     """
 
     sizes: tuple[int, ...]
     list_axis: int | None = None
     positioned: bool = True
-    affine_gap_mm: float = 0.0
+    affines: dict[str, Array] = field(default_factory=dict)
     fields: dict[str, str] = field(default_factory=dict)
 
 
@@ -176,12 +176,11 @@ def _nifti(path: Path) -> Claim:
         raise StudyError(msg)
     expected = math.prod(sizes) * NIFTI_BYTES[int(kind)] + int(start)
     (_check_gzip if packed else _check_raw)(path, 0, expected)
-    gap = _affine_gap(steps, codes, quaternion, rows, sizes)
     used = rows if codes[1] > 0 else quaternion
     if not all(math.isfinite(v) for v in used):
         msg = f"{path} has a number that is not finite in its orientation: correct the header, or export it again."
         raise StudyError(msg)
-    return Claim(sizes, 3 if len(sizes) > 3 else None, max(codes) > 0, gap)
+    return Claim(sizes, 3 if len(sizes) > 3 else None, max(codes) > 0, _affines(steps, codes, quaternion, rows))
 
 
 @dataclass(frozen=True)
@@ -244,19 +243,15 @@ def quaternion_affine(steps: tuple[float, ...], quaternion: tuple[float, ...]) -
     return np.column_stack([rotation * scale, quaternion[3:6]])
 
 
-def _affine_gap(
-    steps: tuple[float, ...],
-    codes: tuple[float, ...],
-    quaternion: tuple[float, ...],
-    rows: tuple[float, ...],
-    sizes: tuple[int, ...],
-) -> float:
-    """Largest distance in mm between where qform and sform put a corner of the volume."""
-    if min(codes) <= 0 or not np.isfinite([*quaternion, *rows, *steps[:4]]).all():
-        return 0.0
-    grid = np.stack(np.meshgrid(*[(0, n - 1) for n in sizes[:3]], indexing="ij"), -1).reshape(-1, 3)
-    difference = np.reshape(rows, (3, 4)) - quaternion_affine(steps, quaternion)
-    return float(np.linalg.norm(grid @ difference[:, :3].T + difference[:, 3], axis=1).max())
+def _affines(
+    steps: tuple[float, ...], codes: tuple[float, ...], quaternion: tuple[float, ...], rows: tuple[float, ...]
+) -> dict[str, Array]:
+    found = {}
+    if codes[1] > 0:
+        found["sform"] = np.reshape(rows, (3, 4))
+    if codes[0] > 0 and np.isfinite([*quaternion, *steps[:4]]).all():
+        found["qform"] = quaternion_affine(steps, quaternion)
+    return found
 
 
 # ---------------------------------------------------------------------------------------------
@@ -312,7 +307,7 @@ def _nrrd(path: Path) -> Claim:
     elif encoding not in ("bzip2", "bz2", "ascii", "text", "txt", "hex"):
         msg = f"{path} has the unknown encoding '{encoding[:40]}': save it with gzip or raw encoding."
         raise StudyError(msg)
-    return Claim(sizes, others[0] if others else None, "space directions" in fields, 0.0, fields)
+    return Claim(sizes, others[0] if others else None, "space directions" in fields, {}, fields)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -340,7 +335,7 @@ def _meta(path: Path) -> Claim:
     else:
         _check_raw(path, start, expected)
     return Claim(
-        sizes, 3 if len(sizes) > 3 else None, "transformmatrix" in fields or "orientation" in fields, 0.0, fields
+        sizes, 3 if len(sizes) > 3 else None, "transformmatrix" in fields or "orientation" in fields, {}, fields
     )
 
 

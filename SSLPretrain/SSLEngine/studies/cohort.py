@@ -21,6 +21,8 @@ from .reading import Progress
 from .reading import fill_study
 from .reading import list_files
 from .reading import may_be_dicom
+from .reading import report_foreign
+from .reading import why_nothing
 from .study import Irregularity
 from .study import Study
 from .study import StudyError
@@ -89,6 +91,8 @@ def read_cohort(
     headers, problems = find_dicom([f for f in files if may_be_dicom(f)], progress)
     cohort.irregularities += problems
     parts = _parts(path, files, group_exams(headers))
+    if not parts:
+        report_foreign(path, cohort.irregularities)
     for number, (name, folder, exam, volumes) in enumerate(parts):
         if progress:
             progress(number, len(parts), name)
@@ -163,7 +167,7 @@ def _finished(cohort: Cohort) -> Cohort:
         StudyError: No study is left.
     """
     if not cohort.studies:
-        raise StudyError(_why_empty(cohort))
+        raise StudyError(why_nothing(cohort.path, cohort.irregularities))
     subjects = {study.subject for study in cohort.studies}
     if len(cohort.studies) > 1 and len(subjects) == 1:
         what = f"all {len(cohort.studies)} studies have the same subject ({subjects.pop()})"
@@ -176,15 +180,6 @@ def _finished(cohort: Cohort) -> Cohort:
         for view in study.views:
             _merge_names(cohort, view)
     return cohort
-
-
-def _why_empty(cohort: Cohort) -> str:
-    if len(cohort.irregularities) == 1:
-        return cohort.irregularities[0].what
-    if cohort.irregularities:
-        first = cohort.irregularities[0].what
-        return f"{cohort.path} holds no usable exam among {len(cohort.irregularities)}; the first: {first}"
-    return f"{cohort.path} holds no image: give DICOM files, or volumes ending in .nii, .nii.gz, .nrrd or .mha."
 
 
 def _merge_names(cohort: Cohort, view: View) -> None:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import struct
 import warnings
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from typing import Literal
 
 import pydicom
@@ -35,6 +36,8 @@ MAX_IMAGE_PIXELS = 2**26
 MAX_FRAMES = 2**16
 #: A deflated file that grows beyond this is not opened.
 MAX_INFLATED_BYTES = 2**29
+#: Files are read by so many threads: more would only fight over Python's lock (measured).
+THREADS = 4
 #: Files that one thread reads before it reports.
 CHUNK = 32
 
@@ -45,20 +48,33 @@ _CLASSES = "1.2.840.10008.5.1.4.1.1."
 ENHANCED = (_CLASSES + "4.1", _CLASSES + "4.4")
 #: Starts of SOP class UIDs that hold no acquired image, and what they are called.
 NO_IMAGES = {
-    _CLASSES + "88.": "structured reports",
-    _CLASSES + "104.": "encapsulated documents",
-    _CLASSES + "11.": "presentation states",
-    _CLASSES + "66.4": "segmentation objects",
-    _CLASSES + "66": "raw data or registrations",
+    _CLASSES + "88.": "a structured report",
+    _CLASSES + "104.": "an encapsulated document",
+    _CLASSES + "11.": "a presentation state",
+    _CLASSES + "66.4": "a segmentation object",
+    _CLASSES + "66": "raw data or a registration",
     _CLASSES + "4.2": "spectroscopy",
-    _CLASSES + "9.": "waveforms",
-    _CLASSES + "7": "secondary captures",
-    "1.2.840.10008.1.3.10": "a DICOMDIR",
+    _CLASSES + "9.": "a waveform",
+    _CLASSES + "7": "a secondary capture",
+    "1.2.840.10008.1.3.10": "a DICOMDIR, which only lists other files",
 }
 
 
 class UnusableError(ValueError):
-    """A file or frame is left out; the message says what it is, for a sentence that counts such files."""
+    """A file or frame is left out.
+
+    Attributes:
+        what: What it is, a phrase that goes on from "this file:".
+        remedy: What to do about it.
+    """
+
+    def __init__(self, what: str, remedy: str = "export or copy it again") -> None:
+        super().__init__(what)
+        self.what = what
+        self.remedy = remedy
+
+
+ORIGINAL = "export it again with its full header"
 
 
 @dataclass(frozen=True)
@@ -136,8 +152,16 @@ def safe_name(text: str) -> str:
 # Elements. pydicom's raw elements are decoded here: text, decimal strings and small integers are all that is needed.
 
 
-def _text(ds: pydicom.Dataset, tag: int) -> str:
-    item = ds.get_item(tag)
+Elements = Mapping[int, Any]
+
+
+def _elements(ds: pydicom.Dataset) -> Elements:
+    """The undecoded elements by number. pydicom's own look-up makes a tag object each time, which is slow."""
+    return {int(element.tag): element for element in ds.values()}
+
+
+def _text(ds: Elements, tag: int) -> str:
+    item = ds.get(tag)
     value = None if item is None else item.value
     if isinstance(value, bytes):
         try:
@@ -152,9 +176,9 @@ def _text(ds: pydicom.Dataset, tag: int) -> str:
 _BINARY = {"FD": "d", "FL": "f", "US": "H", "SS": "h", "UL": "I", "SL": "i"}
 
 
-def _numbers(ds: pydicom.Dataset, tag: int) -> list[float]:
+def _numbers(ds: Elements, tag: int) -> list[float]:
     """Values of a numeric element, whatever VR it was written with; empty where it is missing or no number."""
-    item = ds.get_item(tag)
+    item = ds.get(tag)
     if item is None or not item.value:
         return []
     kind = _BINARY.get(item.VR or "")
@@ -167,9 +191,9 @@ def _numbers(ds: pydicom.Dataset, tag: int) -> list[float]:
         return []
 
 
-def _count(ds: pydicom.Dataset, tag: int) -> int:
+def _count(ds: Elements, tag: int) -> int:
     """A 16-bit element such as Rows; its VR is not written in implicit syntax. 0 where it is missing or nonsense."""
-    item = ds.get_item(tag)
+    item = ds.get(tag)
     if item is not None and isinstance(item.value, bytes) and item.VR in (None, "US", "UN") and len(item.value) == 2:
         order = "<" if getattr(item, "is_little_endian", True) else ">"
         return int(struct.unpack(order + "H", item.value)[0])
@@ -193,7 +217,7 @@ _TEXTS = {
 _LATERALITY = (0x00200062, 0x00200060)
 
 
-def _texts(ds: pydicom.Dataset) -> tuple[tuple[str, str], ...]:
+def _texts(ds: Elements) -> tuple[tuple[str, str], ...]:
     found = {key: _text(ds, tag)[:200] for key, tag in _TEXTS.items()}
     found["laterality"] = next((t for tag in _LATERALITY if (t := _text(ds, tag))), "")
     return tuple((key, value) for key, value in found.items() if value)
@@ -233,63 +257,67 @@ def read_frames(path: Path) -> list[Frame]:
     """
     size = path.stat().st_size
     if size == 0:
-        raise UnusableError("empty files (0 bytes)")
+        raise UnusableError("empty (0 bytes)")
     with path.open("rb") as file:
         head = file.read(1024)
         if not is_dicom(head):
-            raise UnusableError("files that are not DICOM, whatever their name says")
+            raise UnusableError(
+                "not DICOM, whatever its name says", "give DICOM files, or volumes such as .nii.gz and .nrrd"
+            )
         if DEFLATED in head and size * MAX_DEFLATE_RATIO > MAX_INFLATED_BYTES:
-            raise UnusableError("deflated files too large to be opened safely (uncompress them with dcmconv)")
+            raise UnusableError("deflated, and too large to be opened safely", "uncompress it with dcmconv")
         file.seek(0)
         try:
             ds = pydicom.dcmread(file, stop_before_pixels=True, force=True)
-            return _frames(path, ds, size)
+            # pydicom stops in front of the pixels: what is left is theirs.
+            return _frames(path, ds, size - file.tell())
         except UnusableError:
             raise
         except MemoryError as error:
-            raise UnusableError("files that claim more than fits into memory") from error
+            raise UnusableError("it claims more than fits into memory") from error
         except Exception as error:
             # pydicom raises whatever its parsers meet in a damaged file, from KeyError to RecursionError.
-            raise UnusableError("damaged files (export or copy them again)") from error
+            raise UnusableError("damaged") from error
 
 
-def _frames(path: Path, ds: pydicom.Dataset, size: int) -> list[Frame]:
-    sop_class = _text(ds, 0x00080016)
+def _frames(path: Path, ds: pydicom.Dataset, held: int) -> list[Frame]:
+    elements = _elements(ds)
+    sop_class = _text(elements, 0x00080016)
     for start, what in NO_IMAGES.items():
         if sop_class == start or (start.endswith(".") and sop_class.startswith(start)):
-            raise UnusableError(what)
-    rows, columns = _count(ds, 0x00280010), _count(ds, 0x00280011)
-    frames = max(1, _whole(_numbers(ds, 0x00280008)))
-    _check_size(ds, rows, columns, frames, size)
+            raise UnusableError(what, "give the images")
+    rows, columns = _count(elements, 0x00280010), _count(elements, 0x00280011)
+    frames = max(1, _whole(_numbers(elements, 0x00280008)))
+    # Without a file meta group the syntax is one of the uncompressed ones.
+    syntax = str(getattr(getattr(ds, "file_meta", None), "TransferSyntaxUID", None) or UNCOMPRESSED[0])
+    _check_size(elements, syntax, rows, columns, frames, held)
     if frames > 1 or sop_class in ENHANCED:
         # Imported here because it builds on what stands above.
         from .dicom_enhanced import enhanced_frames
 
-        return enhanced_frames(path, ds, _frame(path, ds, rows, columns))
-    frame = _frame(path, ds, rows, columns)
+        return enhanced_frames(ds, _frame(path, elements, rows, columns))
+    frame = _frame(path, elements, rows, columns)
     check_placed(frame)
     return [frame]
 
 
-def _check_size(ds: pydicom.Dataset, rows: int, columns: int, frames: int, size: int) -> None:
+def _check_size(ds: Elements, syntax: str, rows: int, columns: int, frames: int, held: int) -> None:
     """Whether the file is long enough for the pixels that its header claims."""
     if not rows or not columns:
-        raise UnusableError("files without an image")
+        raise UnusableError("it holds no image", "give the images")
     if rows * columns > MAX_IMAGE_PIXELS or frames > MAX_FRAMES:
-        raise UnusableError("files that claim more pixels than a scanner writes (damaged headers)")
+        raise UnusableError("it claims more pixels than a scanner writes")
     if _count(ds, 0x00280002) > 1:
-        raise UnusableError("colour images (screen shots)")
-    # Without a file meta group the syntax is one of the uncompressed ones.
-    syntax = str(getattr(getattr(ds, "file_meta", None), "TransferSyntaxUID", None) or UNCOMPRESSED[0])
+        raise UnusableError("a colour image (a screen shot)", "give the original images")
     bits = _count(ds, 0x00280100) or 16
-    if syntax in UNCOMPRESSED and size < rows * columns * frames * (bits / 8):
-        raise UnusableError("truncated files, shorter than their pixels (copy them again)")
+    if syntax in UNCOMPRESSED and held < rows * columns * frames * (bits / 8):
+        raise UnusableError("truncated, shorter than the pixels that it claims", "copy it again")
     # JPEG and its relatives do not exceed this on images that hold anything at all.
-    if size * 10000 < rows * columns * frames:
-        raise UnusableError("truncated files, shorter than their pixels (copy them again)")
+    if held * 10000 < rows * columns * frames:
+        raise UnusableError("truncated, shorter than the pixels that it claims", "copy it again")
 
 
-def _frame(path: Path, ds: pydicom.Dataset, rows: int, columns: int) -> Frame:
+def _frame(path: Path, ds: Elements, rows: int, columns: int) -> Frame:
     triggers = _numbers(ds, 0x00181060) or _numbers(ds, 0x00209153)
     temporal = _numbers(ds, 0x00200100)
     date = _text(ds, 0x00080022) or _text(ds, 0x00080023)
@@ -335,21 +363,19 @@ def check_placed(frame: Frame) -> None:
         UnusableError: Position, orientation or spacing is missing or nonsense.
     """
     if len(frame.orientation) != 6 or len(frame.position) != 3:
-        raise UnusableError("images without position or orientation in the patient (screen shots, or stripped headers)")
+        raise UnusableError("no position or orientation in the patient (a screen shot or a stripped header)", ORIGINAL)
     if len(frame.spacing) != 2:
-        raise UnusableError("images without pixel spacing")
+        raise UnusableError("no pixel spacing", ORIGINAL)
     if not all(math.isfinite(v) and 0 < v < 100 for v in frame.spacing):
-        raise UnusableError("images whose pixel spacing is no positive number (correct PixelSpacing)")
+        raise UnusableError("its pixel spacing is no positive number", "correct PixelSpacing")
     if not all(math.isfinite(v) and abs(v) < 1e5 for v in (*frame.position, *frame.orientation)):
-        raise UnusableError("images whose position or orientation is no finite number (correct the header)")
+        raise UnusableError("its position or orientation is no finite number", "correct the header")
     r, c = frame.orientation[:3], frame.orientation[3:]
     lengths = math.hypot(*r), math.hypot(*c)
     if min(lengths) < 0.5 or max(lengths) > 1.5:
-        raise UnusableError("images whose orientation vectors do not have length 1 (correct ImageOrientationPatient)")
+        raise UnusableError("its orientation vectors do not have length 1", "correct ImageOrientationPatient")
     if abs(sum(a * b for a, b in zip(r, c, strict=True))) / (lengths[0] * lengths[1]) > MAX_COSINE_ERROR:
-        raise UnusableError(
-            "images whose row and column directions are not perpendicular (correct ImageOrientationPatient)"
-        )
+        raise UnusableError("its row and column directions are not perpendicular", "correct ImageOrientationPatient")
 
 
 # ---------------------------------------------------------------------------------------------
@@ -366,38 +392,38 @@ def find_dicom(
     """
     chunks = [paths[k : k + CHUNK] for k in range(0, len(paths), CHUNK)]
     frames: list[Frame] = []
-    left_out: dict[str, list[Path]] = {}
+    left_out: dict[tuple[str, str], list[Path]] = {}
     done = 0
-    with quiet_pydicom(), ThreadPoolExecutor(min(8, (os.cpu_count() or 1) + 2)) as pool:
+    with quiet_pydicom(), ThreadPoolExecutor(THREADS) as pool:
         for results in pool.map(_read_chunk, chunks):
             for path, found in results:
-                if isinstance(found, str):
-                    left_out.setdefault(found, []).append(path)
+                if isinstance(found, UnusableError):
+                    left_out.setdefault((found.what, found.remedy), []).append(path)
                 else:
                     frames += found
             done += len(results)
             if progress:
                 progress(done, len(paths), "reading headers")
-    return frames, [_left_out(what, files) for what, files in left_out.items()]
+    return frames, [_left_out(what, remedy, files) for (what, remedy), files in left_out.items()]
 
 
-def _read_chunk(paths: Sequence[Path]) -> list[tuple[Path, list[Frame] | str]]:
-    found: list[tuple[Path, list[Frame] | str]] = []
+def _read_chunk(paths: Sequence[Path]) -> list[tuple[Path, list[Frame] | UnusableError]]:
+    found: list[tuple[Path, list[Frame] | UnusableError]] = []
     for path in paths:
         try:
             found.append((path, read_frames(path)))
         except UnusableError as error:
-            found.append((path, str(error)))
+            found.append((path, error))
         except PermissionError:
-            found.append((path, "files that may not be read (change their permissions or copy them)"))
+            found.append((path, UnusableError("it may not be read", "change its permissions or copy it")))
         except OSError as error:
-            found.append((path, f"files that cannot be read ({error.strerror})"))
+            found.append((path, UnusableError(f"it cannot be read ({error.strerror})")))
     return found
 
 
-def _left_out(what: str, files: Sequence[Path]) -> Irregularity:
+def _left_out(what: str, remedy: str, files: Sequence[Path]) -> Irregularity:
     where = str(files[0]) + (f" and {len(files) - 1} more" if len(files) > 1 else "")
-    return Irregularity(where, what, "left out")
+    return Irregularity(where, what, f"left out; {remedy}")
 
 
 def group_exams(frames: Sequence[Frame]) -> list[list[Frame]]:

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pydicom
 
+from .dicom import ORIGINAL
 from .dicom import Frame
 from .dicom import UnusableError
 from .dicom import check_placed
 
 
-def enhanced_frames(path: Path, ds: pydicom.Dataset, common: Frame) -> list[Frame]:
+def enhanced_frames(ds: pydicom.Dataset, common: Frame) -> list[Frame]:
     """The placed frames of a multi-frame file.
 
     Args:
-        path: The file, for messages.
         ds: Its header.
         common: What the whole file says, as if it were one frame.
 
@@ -32,7 +31,7 @@ def enhanced_frames(path: Path, ds: pydicom.Dataset, common: Frame) -> list[Fram
     shared = _first(ds, "SharedFunctionalGroupsSequence")
     per_frame: Sequence[pydicom.Dataset] = ds.get("PerFrameFunctionalGroupsSequence") or []
     if not per_frame:
-        raise UnusableError("multi-frame images without a position for each frame")
+        raise UnusableError("a multi-frame image without a position for each frame", ORIGINAL)
     frames: list[Frame] = []
     problem: UnusableError | None = None
     for index, own in enumerate(per_frame):
@@ -43,7 +42,7 @@ def enhanced_frames(path: Path, ds: pydicom.Dataset, common: Frame) -> list[Fram
         except UnusableError as error:
             problem = error
     if not frames:
-        raise problem or UnusableError(f"multi-frame images without frames ({path.name})")
+        raise problem or UnusableError("a multi-frame image without frames")
     return frames
 
 

@@ -76,17 +76,17 @@ _decoded_series = lru_cache(maxsize=1)(_decoded)
 def _decoded_by_itk(path: str, ds: pydicom.Dataset, first: Exception) -> npt.NDArray[Any]:
     """The same through ITK's GDCM, which decodes JPEG, JPEG-LS and JPEG 2000 but rescales: that is taken back."""
     syntax = ds.file_meta.TransferSyntaxUID
-    name = getattr(syntax, "name", str(syntax))
+    name, compressed = getattr(syntax, "name", str(syntax)), syntax not in UNCOMPRESSED
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(path)
     try:
-        if not getattr(syntax, "is_compressed", False):
+        if not compressed:
             raise RuntimeError(str(first))
         with quiet_itk():
             image = reader.Execute()
     except RuntimeError as error:
-        if getattr(syntax, "is_compressed", False):
+        if compressed:
             remedy = "uncompress it (dcmdjpeg, dcmdjpls or gdcmconv --raw) or pip install pylibjpeg[all]"
             msg = f"{path} is compressed ({name}) and cannot be decoded here: {remedy}."
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -98,6 +99,8 @@ def read_study(
 def list_files(path: Path) -> list[Path]:
     """All files of a folder at any depth, sorted, hidden ones left out; or the single file itself.
 
+    Links to folders are not followed: they may lead out of the folder, or in a circle.
+
     Raises:
         StudyError: The path does not exist or may not be read.
     """
@@ -108,18 +111,19 @@ def list_files(path: Path) -> list[Path]:
             msg = f"{path} does not exist: check the spelling."
             raise StudyError(msg)
         next(path.iterdir(), None)
-        found = path.rglob("*")
-        return sorted(f for f in found if not _hidden(f.relative_to(path)) and f.is_file())
-    except PermissionError as error:
-        msg = f"{path} may not be read (permission denied): change its permissions or copy it."
-        raise StudyError(msg) from error
     except (OSError, ValueError) as error:
-        msg = f"{path} cannot be opened ({error}): check the path."
+        reason = "permission denied" if isinstance(error, PermissionError) else str(error)
+        msg = f"{path} cannot be opened ({reason}): check the path and its permissions."
         raise StudyError(msg) from error
+    found: list[Path] = []
+    for folder, folders, files in os.walk(path):
+        folders[:] = sorted(name for name in folders if not _hidden(name))
+        found += [Path(folder, name) for name in files if not _hidden(name)]
+    return sorted(f for f in found if f.is_file())
 
 
-def _hidden(relative: Path) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in relative.parts)
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
 
 
 def may_be_dicom(path: Path) -> bool:
@@ -149,9 +153,9 @@ def fill_study(
     label_paths = [f for f in volumes if is_label_file(f, labels_suffix)]
     _add_dicom(study, exam, frame_of_reference)
     _add_volumes(study, [f for f in volumes if f not in label_paths])
-    _report_foreign(study)
+    report_foreign(study.path, study.irregularities)
     if not study.views:
-        raise StudyError(_nothing_found(study, label_paths))
+        raise StudyError(why_nothing(study.path, study.irregularities, label_paths))
     _make_names_unique(study.views)
     _attach_labels(study, label_paths, labels_suffix)
     if given_labels is not None:
@@ -209,23 +213,26 @@ def _few_values(header: VolumeHeader) -> bool:
     return len(values) <= MAX_LABEL_VALUES and values.min() >= 0 and values.max() <= MAX_LABEL_VALUE
 
 
-def _report_foreign(study: Study) -> None:
-    if not study.path.is_dir():
+def report_foreign(folder: Path, problems: list[Irregularity]) -> None:
+    """Notes the volume files of a folder that are of a kind that is not read."""
+    if not folder.is_dir():
         return
-    for path in sorted(study.path.iterdir()):
+    for path in sorted(folder.iterdir()):
         if path.name.lower().endswith(FOREIGN_EXTENSIONS) and not path.name.startswith("."):
             what = "volumes of this kind are not read"
-            study.irregularities.append(Irregularity(str(path), what, "it is left out; save it as .nii.gz or .nrrd"))
+            problems.append(Irregularity(str(path), what, "it is left out; save it as .nii.gz or .nrrd"))
 
 
-def _nothing_found(study: Study, labels: Sequence[Path]) -> str:
-    if study.irregularities:
-        first, more = study.irregularities[0], len(study.irregularities) - 1
-        text = first.what if str(study.path) in first.what else f"{first.where}: {first.what}; {first.consequence}."
-        return text + (f" ({more} more files or series of {study.path} are unusable too.)" if more else "")
-    if labels:
-        return f"{study.path} holds labels ({labels[0].name}) but no image: put the image beside them."
-    return f"{study.path} holds no image: give DICOM files, or volumes ending in .nii, .nii.gz, .nrrd or .mha."
+def why_nothing(path: Path, problems: Sequence[Irregularity], labels: Sequence[Path] = ()) -> str:
+    """The sentence for an input in which nothing is usable: the first problem, and how many there are."""
+    if not problems and labels:
+        return f"{path} holds labels ({labels[0].name}) but no image: put the image beside them."
+    if not problems:
+        return f"{path} holds no image: give DICOM files, or volumes ending in .nii, .nii.gz, .nrrd or .mha."
+    first, more = problems[0], len(problems) - 1
+    # What a StudyError said is a sentence with its file and remedy already.
+    whole = first.what if str(path) in first.what else f"{first.where}: {first.what}; {first.consequence}."
+    return whole + (f" ({more} more in {path} cannot be used either.)" if more else "")
 
 
 def _make_names_unique(views: Sequence[View]) -> None:

@@ -116,7 +116,11 @@ def _heart(views: Sequence[View]) -> None:
     assign_heart_roles(candidates)
     for view, found in zip(views, candidates, strict=True):
         view.role, view.reason = found.role, found.reason
-        if found.role != UNKNOWN and found.margin < CLEAR_MARGIN:
+        named = [r for r in _named(view) if r in HEART_ROLES]
+        if found.scout and named:
+            view.role, view.reason = named[0], "its name says so; it lies exactly along the patient's axes"
+            view.doubt = "no heart lies so straight: its orientation seems to be lost, and its crossings mean nothing"
+        elif found.role != UNKNOWN and found.margin < CLEAR_MARGIN:
             view.doubt = f"it could also be {found.rival}"
 
 

@@ -230,12 +230,26 @@ def _is_list(header: VolumeHeader) -> bool:
     return header.path.name.lower().endswith(".nrrd")
 
 
+def affine_gap(header: VolumeHeader) -> tuple[float, str]:
+    """How far in mm the two affines of a NIfTI file put a corner apart, and which of them ITK took."""
+    if len(header.claim.affines) < 2:
+        return 0.0, ""
+    grid = np.stack(np.meshgrid(*[(0, n - 1) for n in header.size], indexing="ij"), -1).reshape(-1, 3)
+    corners = {name: grid @ a[:, :3].T + a[:, 3] for name, a in header.claim.affines.items()}
+    taken = (header.origin + grid * header.spacing @ header.direction.T) * [-1, -1, 1]
+    nearest = min(corners, key=lambda name: float(np.abs(corners[name] - taken).max()))
+    return float(np.linalg.norm(corners["sform"] - corners["qform"], axis=1).max()), nearest
+
+
 def header_irregularities(header: VolumeHeader) -> list[Irregularity]:
     """What is odd about a header that can still be used."""
     found = []
-    if header.claim.affine_gap_mm > MAX_AFFINE_GAP_MM:
-        what = f"its two affines (sform and qform) disagree by up to {header.claim.affine_gap_mm:.1f} mm"
-        found.append(Irregularity(str(header.path), what, "the sform is believed; check the lines on the pictures"))
+    gap, believed = affine_gap(header)
+    if gap > MAX_AFFINE_GAP_MM:
+        what = f"its two affines (sform and qform) disagree by up to {gap:.1f} mm"
+        found.append(
+            Irregularity(str(header.path), what, f"the {believed} is believed; check the lines on the pictures")
+        )
     if not header.positioned:
         what = "the header does not say where the volume lies in the patient"
         found.append(

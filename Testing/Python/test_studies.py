@@ -1,0 +1,405 @@
+"""Volumes, labels, study.json, cohorts, splits, inspect."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exam_maker import heart_layout
+from exam_maker import plane
+from exam_maker import write_series
+from SSLEngine.geometry import Plane
+from SSLEngine.geometry import planes_of_affine
+from SSLEngine.studies import Study
+from SSLEngine.studies import StudyError
+from SSLEngine.studies import View
+from SSLEngine.studies import crossing_of_views
+from SSLEngine.studies import ed_es_by_volume
+from SSLEngine.studies import ed_es_phases
+from SSLEngine.studies import inspect
+from SSLEngine.studies import inspect_html
+from SSLEngine.studies import inspect_text
+from SSLEngine.studies import read_cohort
+from SSLEngine.studies import read_study
+from SSLEngine.studies import split_subjects
+from SSLEngine.studies.claims import quaternion_affine
+
+ROOT = Path(__file__).resolve().parents[2]
+#: Across a usual heart.
+_ACROSS = plane((0.62, -0.65, -0.44), (0, 0, 0), down=(0.4, 0.6, 0.2))
+DIRECTION = np.column_stack([_ACROSS.x_direction, _ACROSS.y_direction, _ACROSS.normal])
+
+
+def image(array: Any, spacing: Any = (1.5, 1.2, 8.0), origin: Any = (10.0, -20.0, 30.0)) -> sitk.Image:
+    """An oblique image; the array is ``(slices, rows, columns)``."""
+    made = sitk.GetImageFromArray(np.asarray(array))
+    made.SetSpacing(spacing)
+    made.SetOrigin(origin)
+    made.SetDirection(DIRECTION.ravel().tolist())
+    return made
+
+
+def write(array: Any, path: Path, **geometry: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sitk.WriteImage(image(array, **geometry), str(path))
+    return path
+
+
+def random_pixels(shape: tuple[int, ...] = (4, 10, 12)) -> Any:
+    return np.random.default_rng(0).integers(0, 900, shape).astype(np.int16)
+
+
+# ---------------------------------------------------------------------------------------------
+# Volumes
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.nrrd", "a.mha"])
+def test_volume_formats(tmp_path: Path, name: str) -> None:
+    pixels = random_pixels()
+    write(pixels, tmp_path / name)
+    study = read_study(tmp_path, organ="heart")
+    (view,) = study.views
+    assert (view.name, view.shape, view.phases, view.frame_of_reference) == ("a", (4, 10, 12), 1, None)
+    np.testing.assert_array_equal(view.pixels(), pixels)
+    assert view.pixels().dtype == np.float32
+    # The third voxel of the second row of the fourth slice, by ITK itself.
+    where = image(pixels).TransformIndexToPhysicalPoint((2, 1, 3))
+    np.testing.assert_allclose(view.planes[3].to_patient([2, 1]), where, atol=1e-3)
+    assert not study.irregularities
+    assert read_study(tmp_path / name).views[0].shape == (4, 10, 12)
+
+
+def test_nifti_axes_agree_with_its_affine(tmp_path: Path) -> None:
+    """Read the header's own sform, RAS, and compare the planes: an axis or sign error shows at once."""
+    path = write(random_pixels(), tmp_path / "a.nii")
+    rows = np.frombuffer(path.read_bytes()[280:328], "<f4").reshape(3, 4)
+    expected = planes_of_affine(np.vstack([rows, [0, 0, 0, 1]]), (12, 10, 4))
+    for found, wanted in zip(read_study(path).views[0].planes, expected, strict=True):
+        np.testing.assert_allclose(found.corners, wanted.corners, atol=1e-3)
+
+
+@given(seed=st.integers(0, 2**32 - 1), mirrored=st.booleans())
+def test_quaternion_affine_is_a_rotation(seed: int, mirrored: bool) -> None:
+    rng = np.random.default_rng(seed)
+    q = rng.normal(size=4)
+    q /= np.linalg.norm(q) * np.sign(q[0])
+    affine = quaternion_affine((-1 if mirrored else 1, 2, 3, 4), (*q[1:], 5, 6, 7))
+    np.testing.assert_allclose(affine[:, :3].T @ affine[:, :3], np.diag([4, 9, 16]), atol=1e-9)
+    assert np.sign(np.linalg.det(affine[:, :3])) == (-1 if mirrored else 1)
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.mha"])
+def test_four_dimensions_are_phases(tmp_path: Path, name: str) -> None:
+    pixels = random_pixels((3, 4, 10, 12))
+    series = sitk.JoinSeries([image(p) for p in pixels], 0.0, 0.04)
+    sitk.WriteImage(series, str(tmp_path / name))
+    (view,) = read_study(tmp_path).views
+    assert (view.phases, view.shape) == (3, (4, 10, 12))
+    np.testing.assert_allclose(view.trigger_times, [0, 40, 80], atol=0.01)
+    for k in range(3):
+        np.testing.assert_array_equal(view.pixels(k), pixels[k])
+    with pytest.raises(StudyError, match="3 phases"):
+        view.pixels(3)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_slicer_sequence(tmp_path: Path, first: bool) -> None:
+    """Slicer writes frames as the fastest axis; older versions as the slowest."""
+    pixels = random_pixels((3, 4, 10, 12))
+    columns = [f"({','.join(map(repr, v))})" for v in (DIRECTION * [1.5, 1.2, 8.0]).T.tolist()]
+    sizes, kinds, directions = ["12", "10", "4"], ["domain"] * 3, columns
+    place = 0 if first else 3
+    for parts, extra in ((sizes, "3"), (kinds, "list"), (directions, "none")):
+        parts.insert(place, extra)
+    head = (
+        f"NRRD0005\ntype: short\ndimension: 4\nspace: left-posterior-superior\nsizes: {' '.join(sizes)}\n"
+        f"space directions: {' '.join(directions)}\nkinds: {' '.join(kinds)}\nendian: little\nencoding: raw\n"
+        "space origin: (10,-20,30)\n\n"
+    )
+    stored = np.moveaxis(pixels, 0, -1) if first else pixels
+    (tmp_path / "cine.seq.nrrd").write_bytes(head.encode() + stored.astype("<i2").tobytes())
+    (view,) = read_study(tmp_path).views
+    assert (view.name, view.phases, view.shape) == ("cine", 3, (4, 10, 12))
+    for k in range(3):
+        np.testing.assert_array_equal(view.pixels(k), pixels[k])
+    np.testing.assert_allclose(
+        view.planes[3].to_patient([2, 1]), image(pixels[0]).TransformIndexToPhysicalPoint((2, 1, 3))
+    )
+
+
+def test_not_a_number_becomes_zero(tmp_path: Path) -> None:
+    pixels = random_pixels().astype(np.float32)
+    pixels[0, 0, 0], pixels[1, 1, 1] = np.nan, np.inf
+    write(pixels, tmp_path / "a.nii.gz")
+    found = read_study(tmp_path).views[0].pixels()
+    assert found[0, 0, 0] == found[1, 1, 1] == 0
+    assert np.isfinite(found).all()
+
+
+# ---------------------------------------------------------------------------------------------
+# Labels
+
+
+def test_labels_beside_the_image(tmp_path: Path) -> None:
+    labels = (random_pixels() % 3).astype(np.uint8)
+    write(random_pixels(), tmp_path / "cine_sax.nii.gz")
+    write(labels, tmp_path / "cine_sax_seg.nrrd")
+    (tmp_path / "study.json").write_text(json.dumps({"labels": {"1": "LV cavity", "2": "LV myocardium"}}))
+    study = read_study(tmp_path)
+    (view,) = study.views
+    assert view.labelled
+    assert view.label_names == {1: "LV cavity", 2: "LV myocardium"}
+    found = view.labels()
+    assert found is not None
+    np.testing.assert_array_equal(found, labels)
+    assert found.dtype == np.int16
+    assert not study.irregularities
+
+
+def test_labels_suffix(tmp_path: Path) -> None:
+    write(random_pixels(), tmp_path / "a.nii.gz")
+    write((random_pixels() % 3).astype(np.uint8), tmp_path / "a_gt.nii.gz")
+    assert read_study(tmp_path, labels_suffix="_gt").views[0].labelled
+    study = read_study(tmp_path)
+    assert [v.name for v in study.views] == ["a"]
+    assert "looks like a label map of a.nii.gz" in study.irregularities[0].what
+
+
+def test_labels_of_single_phases(tmp_path: Path) -> None:
+    pixels = random_pixels((3, 4, 10, 12))
+    sitk.WriteImage(sitk.JoinSeries([image(p) for p in pixels]), str(tmp_path / "a.nii.gz"))
+    write((pixels[0] % 2).astype(np.uint8), tmp_path / "a_seg.nii.gz")
+    view = read_study(tmp_path).views[0]
+    assert view.labels(0) is not None
+    assert view.labels(1) is None
+    sitk.WriteImage(sitk.JoinSeries([image(p % 2) for p in pixels]), str(tmp_path / "a_seg.nii.gz"))
+    view = read_study(tmp_path).views[0]
+    np.testing.assert_array_equal(view.labels(2), pixels[2] % 2)
+
+
+def _seg_nrrd(path: Path, layers: Any, segments: list[dict[str, Any]], origin: Any = (10.0, -20.0, 30.0)) -> None:
+    """A segmentation as Slicer writes it: layers first, segments in the header."""
+    columns = [f"({','.join(map(repr, v))})" for v in (DIRECTION * [1.5, 1.2, 8.0]).T.tolist()]
+    n, z, y, x = layers.shape
+    head = [
+        "NRRD0004",
+        "type: unsigned char",
+        "dimension: 4",
+        "space: left-posterior-superior",
+        f"sizes: {n} {x} {y} {z}",
+        "space directions: none " + " ".join(columns),
+        "kinds: list domain domain domain",
+        "encoding: raw",
+        f"space origin: ({','.join(map(str, origin))})",
+    ]
+    for k, segment in enumerate(segments):
+        head += [f"Segment{k}_{key}:={value}" for key, value in segment.items()]
+    path.write_bytes(("\n".join(head) + "\n\n").encode() + np.moveaxis(layers, 0, -1).astype(np.uint8).tobytes())
+
+
+def test_slicer_segmentation(tmp_path: Path) -> None:
+    write(random_pixels(), tmp_path / "sax.nii.gz")
+    layers = np.zeros((2, 4, 10, 12))
+    layers[0, :, 2:6], layers[0, :, 6:8], layers[1, :, 5:7] = 1, 2, 1
+    segments = [
+        {"ID": "Segment_1", "Name": "LV cavity", "LabelValue": 1, "Layer": 0},
+        {"ID": "Segment_2", "Name": "LV myocardium", "LabelValue": 2, "Layer": 0},
+        {"ID": "Segment_3", "Name": "Scar", "LabelValue": 1, "Layer": 1},
+    ]
+    _seg_nrrd(tmp_path / "sax.seg.nrrd", layers, segments)
+    view = read_study(tmp_path).views[0]
+    assert view.label_names == {1: "LV cavity", 2: "LV myocardium", 3: "Scar"}
+    found = view.labels()
+    assert found is not None
+    assert found[2, :, 3].tolist() == [0, 0, 1, 1, 1, 3, 3, 2, 0, 0]
+
+
+def test_cropped_slicer_segmentation(tmp_path: Path) -> None:
+    """Slicer writes the box round the segments only; here it starts at voxel (3, 2, 1)."""
+    write(random_pixels(), tmp_path / "sax.nii.gz")
+    layer = np.ones((1, 2, 4, 5))
+    origin = image(random_pixels()).TransformIndexToPhysicalPoint((3, 2, 1))
+    _seg_nrrd(tmp_path / "sax.seg.nrrd", layer, [{"ID": "a", "Name": "LV", "LabelValue": 1}], origin)
+    study = read_study(tmp_path)
+    expected = np.zeros((4, 10, 12), int)
+    expected[1:3, 2:6, 3:8] = 1
+    np.testing.assert_array_equal(study.views[0].labels(), expected)
+    assert not study.irregularities
+
+
+def test_labels_on_a_finer_grid_are_resampled(tmp_path: Path) -> None:
+    write(np.zeros((4, 10, 12), np.int16), tmp_path / "a.nii.gz")
+    fine = np.zeros((4, 20, 24), np.uint8)
+    fine[:, 8:12, 10:16] = 1
+    half = image(random_pixels()).TransformContinuousIndexToPhysicalPoint((-0.25, -0.25, 0))
+    write(fine, tmp_path / "a_seg.nii.gz", spacing=(0.75, 0.6, 8.0), origin=half)
+    study = read_study(tmp_path)
+    labels = study.views[0].labels()
+    assert labels is not None
+    expected = np.zeros((10, 12), int)
+    expected[4:6, 5:8] = 1
+    np.testing.assert_array_equal(labels[2], expected)
+    assert "another grid" in study.irregularities[0].what
+
+
+# ---------------------------------------------------------------------------------------------
+# study.json
+
+
+def test_overrides_stand_above_everything(tmp_path: Path) -> None:
+    layout = heart_layout(np.random.default_rng(3))
+    write_series(tmp_path, layout["sax"], SeriesDescription="cine a")
+    write_series(tmp_path, layout["4ch"], SeriesDescription="cine b")
+    facts = {"roles": {"cine b": "2ch"}, "organ": "heart", "group": "HYP", "subject": "S7", "side": "left"}
+    (tmp_path / "study.json").write_text(json.dumps(facts))
+    study = read_study(tmp_path)
+    assert {v.name: v.role for v in study.views} == {"cine a": "sax", "cine b": "2ch"}
+    assert (study.group, study.subject, study.side, study.organ) == ("HYP", "S7", "left", "heart")
+    assert study.views[1].reason == "study.json says so"
+
+
+# ---------------------------------------------------------------------------------------------
+# Cohorts and splits
+
+
+def test_cohort_of_study_folders(shared_data: Path) -> None:
+    cohort = read_cohort(shared_data / "heart-stacks")
+    assert len(cohort.studies) == 30
+    assert all(v.labelled and v.role == "sax" for s in cohort.studies for v in s.views)
+    assert len({s.subject for s in cohort.studies}) == 30
+
+
+def test_single_study_is_a_cohort_of_one(tmp_path: Path) -> None:
+    write(random_pixels(), tmp_path / "exam" / "a.nii.gz")
+    assert [s.name for s in read_cohort(tmp_path / "exam").studies] == ["exam"]
+    assert [s.name for s in read_cohort(tmp_path).studies] == ["exam"]
+    assert [s.name for s in read_cohort(tmp_path / "exam" / "a.nii.gz").studies] == ["a"]
+
+
+def test_nnunet_raw_dataset(tmp_path: Path) -> None:
+    for case in ("case_1", "case_2"):
+        write(random_pixels(), tmp_path / "imagesTr" / f"{case}_0000.nii.gz")
+    write((random_pixels() % 3).astype(np.uint8), tmp_path / "labelsTr" / "case_1.nii.gz")
+    labels = {"background": 0, "LV cavity": 1, "LV myocardium": 2}
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels, "file_ending": ".nii.gz"}))
+    cohort = read_cohort(tmp_path)
+    assert [(s.name, s.subject, s.views[0].labelled) for s in cohort.studies] == [
+        ("case_1", "case_1", True),
+        ("case_2", "case_2", False),
+    ]
+    assert cohort.label_names == {1: "LV cavity", 2: "LV myocardium"}
+    assert cohort.studies[0].views[0].label_names == cohort.label_names
+
+
+def _studies(subjects: list[str]) -> list[Study]:
+    return [Study(f"study{k}", Path(str(k)), [], subject=s) for k, s in enumerate(subjects)]
+
+
+@given(
+    count=st.integers(4, 30), seed=st.integers(0, 1000), n=st.integers(1, 3), order=st.randoms(use_true_random=False)
+)
+def test_splits_are_nested_disjoint_and_reproducible(count: int, seed: int, n: int, order: Any) -> None:
+    studies = _studies([f"s{k // 2}" for k in range(2 * count)])
+    small, rest = split_subjects(studies, [n, count - n - 1], seed)
+    large, _ = split_subjects(studies, [n + 1, count - n - 1], seed)
+    assert {s.subject for s in small} < {s.subject for s in large}
+    assert len({s.subject for s in large}) == n + 1
+    assert len(small) == 2 * n
+    assert not {s.subject for s in small} & {s.subject for s in rest}
+    shuffled = list(studies)
+    order.shuffle(shuffled)
+    assert [s.name for s in split_subjects(shuffled, [n], seed)[0]] == [s.name for s in small]
+
+
+def test_splits_by_fraction_use_everybody() -> None:
+    studies = _studies([f"s{k}" for k in range(11)])
+    parts = split_subjects(studies, {"train": 0.6, "check": 0.2, "test": 0.2}, 4)
+    assert sum(map(len, parts)) == 11
+    assert len({s.name for part in parts for s in part}) == 11
+    assert split_subjects(studies, [5], 1) != split_subjects(studies, [5], 2)
+    with pytest.raises(StudyError, match="12 subjects"):
+        split_subjects(studies, [12])
+    with pytest.raises(StudyError, match="at most 1"):
+        split_subjects(studies, [0.7, 0.7])
+
+
+# ---------------------------------------------------------------------------------------------
+# inspect
+
+
+def test_inspect_real_exam(shared_data: Path) -> None:
+    report = inspect(shared_data / "heart-multiview", labels_suffix="_pseudolabel")
+    (study,) = json.loads(json.dumps(report))["studies"]
+    assert {"path", "organ", "views", "pairs", "irregularities"} <= set(study)
+    views = {v["name"]: v for v in study["views"]}
+    assert {"file", "role", "reason", "doubt", "shape", "spacing_mm", "phases"} <= set(views["sax_cine"])
+    assert views["sax_cine"]["shape"] == [6, 208, 256]
+    np.testing.assert_allclose(views["sax_cine"]["spacing_mm"], [17.7, 1.406, 1.406], atol=0.01)
+    assert views["sax_cine"]["phases"] == 25
+    pairs = {(p["host"], p["guest"]): p for p in study["pairs"]}
+    assert len(pairs) == 9 * 8
+    for guest in ("lax_2ch_ED", "lax_3ch_named4CH_ED", "lax_4ch_ED", "lax_rv2ch_named2CH_ED", "rvot_ED"):
+        pair = pairs["sax_ED", guest]
+        assert pair["slices"] == 6
+        assert 69 <= round(pair["angle_deg"]) <= 88
+        assert 250 < pair["length_mm"] < 400
+    assert "parallel" in pairs["sax_ED", "sax_cine"]["why_not"]
+    assert pairs["sax_ED", "sax_cine"]["length_mm"] is None
+    text = inspect_text(report)
+    assert "in doubt: the name says 4ch" in text
+
+
+def test_inspect_page(shared_data: Path, tmp_path: Path) -> None:
+    page = inspect_html(
+        shared_data / "heart-multiview", tmp_path / "page.html", labels_suffix="_pseudolabel"
+    ).read_text()
+    assert page.count("<img") == page.count("data:image/png;base64") == 9
+    assert "http" not in page
+    assert "src='data:" in page
+    with pytest.raises(StudyError, match="could not be written"):
+        inspect_html(shared_data / "heart-stacks" / "SC-N-02", tmp_path / "no" / "page.html")
+
+
+def test_crossing_of_views_counts_slices_really_crossed() -> None:
+    """A small guest that reaches only two of five slices."""
+
+    def view(name: str, planes: list[Plane]) -> View:
+        return View(name, Path(name), planes, 1, lambda _: np.zeros((1, 1, 1), np.float32))
+
+    x, y, z = np.eye(3)
+    host = view("host", [Plane(np.array([0, 0, 10.0 * k]), x, y, (1, 1), (40, 40)) for k in range(5)])
+    guest = view("guest", [Plane(np.array([20.0, 0, -4.5]), y, z, (1, 1), (30, 18))])
+    found = crossing_of_views(host, guest)
+    assert (found.slices, found.angle_deg, found.why_not) == (2, 90.0, "")
+    assert found.length_mm == pytest.approx(30, abs=1e-9)
+    assert [s is not None for s in found.segments] == [True, True, False, False, False]
+    away = view("away", [Plane(np.array([90.0, 0, 0]), y, z, (1, 1), (30, 18))])
+    assert crossing_of_views(host, away).why_not == "the planes cross outside the images"
+
+
+def test_ed_and_es_by_rule() -> None:
+    view = View("a", Path("a"), [], 20, lambda _: np.zeros((1, 1, 1), np.float32))
+    assert ed_es_phases(view) == (0, 7)
+    view.trigger_times = tuple(50.0 * k for k in range(20))
+    assert ed_es_phases(view) == (0, 7)
+    view.phases = 2
+    assert ed_es_phases(view) == (0, 1)
+    view.phases = 1
+    assert ed_es_phases(view) == (0, 0)
+    assert ed_es_by_volume([120.0, 80.0, 50.0, 90.0]) == (0, 2)
+
+
+def test_studies_import_nothing_heavy() -> None:
+    code = "import sys, SSLEngine.studies; print(sorted({'torch', 'matplotlib', 'monai', 'scipy'} & set(sys.modules)))"
+    path = str(ROOT / "SSLPretrain")
+    done = subprocess.run([sys.executable, "-c", code], cwd=path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
