@@ -109,6 +109,21 @@ def segment(arguments: argparse.Namespace) -> int:
     return jobs.EXIT_FINISHED
 
 
+def planes(arguments: argparse.Namespace) -> int:
+    """Predicts where the planes of an exam lie, and compares them with the acquired ones."""
+    from . import planning
+
+    document = planning.plan(
+        Path(arguments.model),
+        Path(arguments.input),
+        arguments.device,
+        arguments.hosts.split(",") if arguments.hosts else (),
+        arguments.labels_suffix,
+    )
+    _say(arguments, document, planning.table(document))
+    return jobs.EXIT_FINISHED
+
+
 def evaluate(arguments: argparse.Namespace) -> int:
     """Compares segmentations with reference labels."""
     from . import measure
@@ -424,6 +439,13 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--largest-component", action="store_true", help="keep the largest part of each structure")
     sub.add_argument("--labels-suffix", default="_seg")
 
+    sub = verb("planes", planes)
+    sub.add_argument("--model", required=True, help="model that was pretrained with --pretext crossings")
+    sub.add_argument("input", metavar="INPUT", help="study folder")
+    sub.add_argument("--hosts", metavar="ROLE[,ROLE]", help="look at slices of these roles only, for instance sax")
+    sub.add_argument("--device", default="auto")
+    sub.add_argument("--labels-suffix", default="_seg")
+
     sub = verb("evaluate", evaluate)
     sub.add_argument("--predicted", required=True, metavar="A")
     sub.add_argument("--reference", required=True, metavar="B")
@@ -473,7 +495,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb; returns the exit code."""
     given = sys.argv[1:] if argv is None else list(argv)
     try:
-        if len(given) == 3 and given[1] == "--job" and given[0] in ("inspect", "phantom", "segment", "probe"):
+        if len(given) == 3 and given[1] == "--job" and given[0] in ("inspect", "phantom", "segment", "planes", "probe"):
             return _task(given[0], Path(given[2]))
         arguments = build_parser().parse_args(given)
         code: int = arguments.run(arguments)

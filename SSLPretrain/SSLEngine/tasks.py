@@ -123,6 +123,15 @@ def segment(
     return f"Segmented {len(studies)} exams into {out}"
 
 
+def planes(reporter: Reporter, model: str, input: str, device: str = "auto", labels_suffix: str = "_seg") -> str:  # noqa: A002
+    """Predicts the planes of a study; the document is the one of ``planes --json``."""
+    from .planning import plan
+
+    document = plan(Path(model), Path(input), device, labels_suffix=labels_suffix)
+    jobs.write_json(_folder(reporter) / RESULT_FILE, document)
+    return f"Found {len(document['planes'])} planes of {input}"
+
+
 def probe(reporter: Reporter, pretrain: Mapping[str, Any] | None = None) -> str:
     """Tells the devices that torch can use and, for a pretraining's settings, how long and how large it would be."""
     import torch
@@ -195,4 +204,10 @@ def forecast(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-TASKS: dict[str, Callable[..., str]] = {"inspect": inspect, "phantom": phantom, "segment": segment, "probe": probe}
+TASKS: dict[str, Callable[..., str]] = {
+    "inspect": inspect,
+    "phantom": phantom,
+    "segment": segment,
+    "planes": planes,
+    "probe": probe,
+}

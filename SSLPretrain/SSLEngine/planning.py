@@ -1,0 +1,443 @@
+"""Where the planes of a study would lie, read off the lines that a network sees on every slice.
+
+A network pretrained on ``crossings`` draws, on each slice, the line where every other plane would cut it. A plane is
+recovered from the lines of one guest on all slices in three steps:
+
+1. on each slice, the line that the heatmap shows (:mod:`SSLEngine.line_fitting`), with a quality;
+2. of all planes through two of those lines, the one that most slices agree with; slices far from it lose their say;
+3. least squares of the plane's own heatmaps against the predicted ones, over all slices at once: three numbers from
+   some 100,000 pixels.
+
+Nothing of the acquired plane enters: a guest is predicted from slices of other roles, and those are cut round their
+own centre, not round the point where the acquired planes cross.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import least_squares
+
+from .geometry import Array
+from .geometry import Plane
+from .geometry import slice_positions
+from .geometry import towards
+from .line_fitting import FittedLine
+from .line_fitting import fit_line
+from .models import Card
+from .models import ModelError
+from .models import load_model
+from .networks.unet import TaskUNet
+from .pretext.crossings import Crossing
+from .settings import Crossings
+from .settings import parse
+from .slices import HOST_ROLES
+from .slices import anatomical_axis
+from .slices import guests_of
+from .slices import landmark
+from .slices import network_plane
+from .slices import resample
+from .slices import stacks_of
+from .slices import standardise
+from .studies import Study
+from .studies import StudyError
+from .studies import read_study
+from .training import autocast
+from .training import choose_device
+
+#: Side of the square that is looked at, in patches; as segmentation takes it.
+FIELD = 1.5
+#: Slices that are looked at together.
+BATCH = 8
+#: A slice whose line lies further than this from a plane does not agree with it.
+TOLERANCE_MM = 6.0
+#: Lines of worse quality than this do not propose a plane.
+MIN_QUALITY = 0.2
+#: A plane is not determined by lines whose points spread less than this beside their main direction.
+MIN_SPREAD_MM = 5.0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the network sees of one guest on one slice.
+
+    Attributes:
+        plane: The slice on the network's grid.
+        heat: Heatmap ``(P, P)``, 1 on a line that is certain.
+        line: The line fitted to it.
+    """
+
+    plane: Plane
+    heat: Array
+    line: FittedLine
+
+    @property
+    def points(self) -> Array:
+        """Five points of the line, LPS, ``(5, 3)``, over half of the image's side round its middle."""
+        a, b, _ = self.line.coefficients
+        steps = np.linspace(-0.25, 0.25, 5)[:, None] * self.plane.size[0] * np.array([-b, a])
+        return self.plane.to_patient(self.line.middle + steps)
+
+
+@dataclass(frozen=True)
+class FoundPlane:
+    """A plane in the patient: ``normal . p = offset``.
+
+    Attributes:
+        normal: Unit normal, LPS.
+        point: The point of the plane nearest to the middle of the lines, LPS mm.
+        confidence: Mean over the slices of how well its line explains the predicted heatmap, 0 to 1.
+        slices: Number of slices that agree with it.
+    """
+
+    normal: Array
+    point: Array
+    confidence: float
+    slices: int
+
+
+# ---------------------------------------------------------------------------------------------
+# From heatmaps to a plane
+
+
+def see(plane: Plane, heat: Array, sigma_mm: float) -> Seen:
+    """Fits the line on one slice."""
+    return Seen(plane, heat, fit_line(heat, sigma_mm / plane.spacing[0]))
+
+
+def find_plane(seen: Sequence[Seen], sigma_mm: float) -> FoundPlane | None:
+    """The most likely plane of one guest; None where the lines do not determine one.
+
+    Args:
+        seen: One entry a slice.
+        sigma_mm: Width of the lines.
+    """
+    start = _consensus(seen)
+    if start is None:
+        return None
+    normal, point = start
+    for _ in range(3):
+        weights = _agreement(seen, normal, point)
+        normal, point = _refined(seen, weights, normal, point, sigma_mm)
+    agreeing = _agreement(seen, normal, point) > np.exp(-0.5 * 2**2)
+    confidence = float(np.mean([_explained(s, normal, point, sigma_mm) for s in seen]))
+    return FoundPlane(normal, point, confidence, int(agreeing.sum()))
+
+
+def _through(points: Array, weights: Array) -> tuple[Array, Array, float]:
+    """Plane through weighted points: normal, centroid, and the spread in mm that determines it."""
+    centroid = weights @ points / weights.sum()
+    _, values, vectors = np.linalg.svd((points - centroid) * np.sqrt(weights / weights.sum())[:, None])
+    return vectors[2], centroid, float(values[1])
+
+
+def _consensus(seen: Sequence[Seen]) -> tuple[Array, Array] | None:
+    """Normal and a point of the plane through two lines that the lines of most quality agree with."""
+    good = [s for s in seen if s.line.quality * min(1.0, s.line.height) > MIN_QUALITY]
+    best: tuple[float, Array, Array] | None = None
+    for one, other in itertools.combinations(good, 2):
+        points = np.concatenate([one.points, other.points])
+        normal, point, spread = _through(points, np.ones(len(points)))
+        if spread < MIN_SPREAD_MM:
+            continue
+        support = float(_agreement(good, normal, point).sum())
+        if best is None or support > best[0]:
+            best = support, normal, point
+    if best is None:
+        return None
+    _, normal, point = best
+    points = np.concatenate([s.points for s in good])
+    for _ in range(5):
+        weights = np.repeat(_agreement(good, normal, point), len(good[0].points))
+        normal, point, spread = _through(points, weights)
+        if spread < MIN_SPREAD_MM:
+            return None
+    return normal, point
+
+
+def _agreement(seen: Sequence[Seen], normal: Array, point: Array) -> Array:
+    """How much each slice agrees with a plane: quality of its line, times a Gaussian of its distance."""
+    return np.array([_agrees(s, normal, point) for s in seen])
+
+
+def _agrees(seen: Seen, normal: Array, point: Array) -> float:
+    sine = max(float(np.linalg.norm(np.cross(seen.plane.normal, normal))), 0.1)
+    distance = (seen.points - point) @ normal / sine
+    quality = seen.line.quality * min(1.0, seen.line.height)
+    return quality * float(np.exp(-0.5 * (distance**2).mean() / TOLERANCE_MM**2))
+
+
+def _distances(plane: Plane, pixels: Array, normal: Array, point: Array) -> Array:
+    """In-plane distance in mm of pixels ``(n, 2)`` from the line where a plane cuts a slice."""
+    sine = max(float(np.linalg.norm(np.cross(plane.normal, normal))), 1e-3)
+    return (plane.to_patient(pixels) - point) @ normal / sine
+
+
+def _refined(seen: Sequence[Seen], weights: Array, normal: Array, point: Array, sigma_mm: float) -> tuple[Array, Array]:
+    """Least squares of the plane's heatmaps against the predicted ones; the height of each ridge is free.
+
+    The three unknowns are turns about two axes in the plane, through ``point``, and a shift along the normal.
+    """
+    first = np.cross(normal, np.eye(3)[int(np.abs(normal).argmin())])
+    first /= np.linalg.norm(first)
+    second = np.cross(normal, first)
+    parts = []
+    for s, weight in zip(seen, weights, strict=True):
+        if weight < 1e-3:
+            continue
+        y, x = np.mgrid[: s.plane.size[1], : s.plane.size[0]]
+        pixels = np.stack([x.ravel(), y.ravel()], axis=1)
+        # A band that stays the same while the plane moves, so that the number of residuals does too.
+        near = np.abs(_distances(s.plane, pixels, normal, point)) < 3.5 * sigma_mm
+        if near.any():
+            parts.append((s.plane, pixels[near], s.heat.ravel()[near], np.sqrt(weight)))
+    if not parts:
+        return normal, point
+
+    def moved(unknown: Array) -> tuple[Array, Array]:
+        # 100 mm turn a radian into mm, so that all three unknowns are of one kind.
+        turned = normal + unknown[0] / 100 * first + unknown[1] / 100 * second
+        return turned / np.linalg.norm(turned), point + unknown[2] * normal
+
+    def residuals(unknown: Array) -> Array:
+        n, p = moved(unknown)
+        errors = []
+        for plane, pixels, heat, weight in parts:
+            model = np.exp(-0.5 * (_distances(plane, pixels, n, p) / sigma_mm) ** 2)
+            height = max(float(model @ heat) / max(float(model @ model), 1e-9), 0.0)
+            errors.append(weight * (heat - height * model))
+        return np.concatenate(errors)
+
+    solution = least_squares(residuals, np.zeros(3), xtol=1e-6, max_nfev=20)
+    return moved(solution.x)
+
+
+def _explained(seen: Seen, normal: Array, point: Array, sigma_mm: float) -> float:
+    """Correlation of a predicted heatmap with the plane's own, times its height (at most 1)."""
+    y, x = np.mgrid[: seen.plane.size[1], : seen.plane.size[0]]
+    pixels = np.stack([x.ravel(), y.ravel()], axis=1)
+    model = np.exp(-0.5 * (_distances(seen.plane, pixels, normal, point) / sigma_mm) ** 2)
+    heat = np.clip(seen.heat.ravel(), 0, None)
+    product, energy = float(model @ heat), float(model @ model)
+    correlation = product / np.sqrt(max(energy * float(heat @ heat), 1e-12))
+    return correlation * min(1.0, product / max(energy, 1e-12))
+
+
+# ---------------------------------------------------------------------------------------------
+# From a study to heatmaps
+
+
+@torch.no_grad()
+def predict_lines(
+    network: TaskUNet, card: Card, study: Study, device: torch.device, hosts: Sequence[str] = HOST_ROLES
+) -> dict[str, list[Seen]]:
+    """What the network sees of each guest on every slice of other roles, on the first phase.
+
+    Args:
+        network: A network with a head for ``crossings``.
+        card: Its card.
+        study: The study.
+        device: Where to compute.
+        hosts: Roles of the slices to look at.
+
+    Raises:
+        ModelError: The model has not learned ``crossings``.
+    """
+    settings = crossings_of(card)
+    network = network.to(device).eval()
+    side = round(int(card.grid["patch"]) * FIELD) // network.factor * network.factor
+    guests = [(k, role) for k, role in enumerate(Crossing(settings).guests) if role in card.roles]
+    found: dict[str, list[Seen]] = {role: [] for _, role in guests}
+    for view in study.views:
+        if view.role not in hosts or view.role not in card.roles:
+            continue
+        planes = [network_plane(p, float(card.grid["spacing_mm"]), side, None) for p in view.planes]
+        images = standardise(view.pixels(0), (card.grid["clip_percent"][0], card.grid["clip_percent"][1]))
+        stored = [resample(torch.from_numpy(images[k : k + 1]), view.planes[k], p) for k, p in enumerate(planes)]
+        patches = torch.stack(stored).to(device)
+        with autocast(device):
+            heats = torch.cat([network(part, [Crossing.name])[Crossing.name].float() for part in patches.split(BATCH)])
+        scale = Crossing(settings).peak
+        for plane, heat in zip(planes, heats.cpu().numpy(), strict=True):
+            for channel, role in guests:
+                if role != view.role:
+                    found[role].append(see(plane, heat[channel] / scale, settings.sigma_mm))
+    return found
+
+
+def crossings_of(card: Card) -> Crossings:
+    """The settings that a model's heatmaps were trained with.
+
+    Raises:
+        ModelError: It has none.
+    """
+    if Crossing.name not in card.heads["pixel"]:
+        msg = "This model does not see planes: use one that was pretrained with --pretext crossings."
+        raise ModelError(msg)
+    return parse(card.pretexts[Crossing.name], Crossings)
+
+
+def predict_planes(
+    network: TaskUNet, card: Card, study: Study, device: torch.device, hosts: Sequence[str] = HOST_ROLES
+) -> list[dict[str, Any]]:
+    """The planes of a study as the network would lay them.
+
+    Args:
+        network: A network with a head for ``crossings``.
+        card: Its card.
+        study: The study; the planes that it lacks are predicted all the same.
+        device: Where to compute.
+        hosts: Roles of the slices to look at.
+
+    Returns:
+        One dictionary a plane: ``role``, ``point_mm``, ``normal`` (LPS), ``confidence`` (0 to 1), ``slices`` that agree
+        and were looked at, ``error_deg`` and ``error_mm`` from the acquired plane, None where there is none.
+
+    Raises:
+        ModelError: The model has not learned ``crossings``.
+    """
+    settings = crossings_of(card)
+    acquired = acquired_planes(study, settings.stack_guest)
+    centre = reference_point(study)
+    planes = []
+    for role, seen in predict_lines(network, card, study, device, hosts).items():
+        found = find_plane(seen, settings.sigma_mm)
+        if found is not None:
+            planes.append(_described(role, found, len(seen), acquired.get(role), centre))
+    return planes
+
+
+def _described(
+    role: str, found: FoundPlane, looked_at: int, acquired: Plane | None, centre: Array | None
+) -> dict[str, Any]:
+    # The sign says nothing about the plane: that of the acquired one, else towards left, back and head.
+    normal = towards(found.normal, np.ones(3) if acquired is None else acquired.normal)
+    errors = (None, None) if acquired is None else plane_errors(found.normal, found.point, acquired, centre)
+    return {
+        "role": role,
+        "point_mm": [float(v) for v in found.point],
+        "normal": [float(v) for v in normal],
+        "confidence": found.confidence,
+        "slices_agreeing": found.slices,
+        "slices": looked_at,
+        "error_deg": errors[0],
+        "error_mm": errors[1],
+    }
+
+
+def acquired_planes(study: Study, stack_guest: str) -> dict[str, Plane]:
+    """The planes that predictions are compared with: those that the heatmaps were drawn from."""
+    planes, stacks = guests_of(study), stacks_of(study)
+    axis = anatomical_axis(planes)
+    if stack_guest == "basal" and "sax" in stacks and axis is not None:
+        planes["sax"] = stacks["sax"][int(slice_positions(stacks["sax"], axis).argmin())]
+    return planes
+
+
+def reference_point(study: Study) -> Array | None:
+    """Where errors in mm are measured: the heart's crossing point, or where the knee's three middle planes meet."""
+    heart = landmark(study)
+    if heart is not None:
+        return heart
+    planes = [guests_of(study).get(role) for role in ("sag", "cor", "ax")]
+    known = [p for p in planes if p is not None]
+    normals = np.array([p.normal for p in known])
+    if len(known) < 3 or abs(np.linalg.det(normals)) < 0.2:
+        return None
+    return np.linalg.solve(normals, np.array([p.normal @ p.origin for p in known]))
+
+
+def plane_errors(normal: Array, point: Array, acquired: Plane, centre: Array | None) -> tuple[float, float]:
+    """Angle in degrees, and distance in mm of the predicted plane from a point of the acquired one.
+
+    The point is ``centre`` moved onto the acquired plane; the middle of the acquired image without one.
+    """
+    sine = float(np.linalg.norm(np.cross(normal, acquired.normal)))
+    angle = float(np.degrees(np.arctan2(sine, abs(float(normal @ acquired.normal)))))
+    where = acquired.centre if centre is None else centre - acquired.signed_distance(centre) * acquired.normal
+    return angle, abs(float((where - point) @ normal))
+
+
+# ---------------------------------------------------------------------------------------------
+# The verb
+
+
+def plan(
+    model: Path,
+    study: Path,
+    device: str = "auto",
+    hosts: Sequence[str] = (),
+    labels_suffix: str = "_seg",
+) -> dict[str, Any]:
+    """Predicts the planes of a study from a model file; the document of ``planes --json``.
+
+    Args:
+        model: Model file that was pretrained with ``crossings``.
+        study: Study folder or image file.
+        device: ``auto``, ``cpu`` or ``cuda:N``.
+        hosts: Roles of the slices to look at; all by default.
+        labels_suffix: What follows an image's name in the name of its label file.
+
+    Raises:
+        ModelError: The model cannot be used for this.
+        StudyError: The study cannot be used.
+    """
+    network, card = load_model(model)
+    crossings_of(card)
+    exam = read_study(study, labels_suffix=labels_suffix)
+    wanted = tuple(hosts) or HOST_ROLES
+    if not any(v.role in wanted and v.role in card.roles for v in exam.views):
+        msg = (
+            f"{study} has no view of the roles {', '.join(r for r in card.roles if r in wanted)}, "
+            "on which this model sees planes; see 'inspect' for what was found."
+        )
+        raise StudyError(msg)
+    planes = predict_planes(network, card, exam, choose_device(device), wanted)
+    roles = {p["role"] for p in planes}
+    guests = Crossing(crossings_of(card)).guests
+    missing = [r for r in guests if r in card.roles and r not in roles]
+    return {
+        "study": str(study),
+        "planes": planes,
+        "not_found": [{"role": r, "reason": "too few slices show a line that determines it"} for r in missing],
+    }
+
+
+def measure_planes(
+    network: TaskUNet, card: Card, studies: Iterable[Study], device: torch.device, hosts: Sequence[str] = HOST_ROLES
+) -> dict[str, dict[str, Any]]:
+    """Errors of each role over many studies: medians, and every single one."""
+    errors: dict[str, list[tuple[float, float]]] = {}
+    for study in studies:
+        for plane in predict_planes(network, card, study, device, hosts):
+            if plane["error_deg"] is not None:
+                errors.setdefault(plane["role"], []).append((plane["error_deg"], plane["error_mm"]))
+    return {
+        role: {
+            "studies": len(pairs),
+            "median_deg": float(np.median([d for d, _ in pairs])),
+            "median_mm": float(np.median([m for _, m in pairs])),
+            "errors": pairs,
+        }
+        for role, pairs in errors.items()
+    }
+
+
+def table(document: dict[str, Any]) -> str:
+    """The document as lines of text."""
+    rows = ["plane  confidence  slices  off by"]
+    for plane in document["planes"]:
+        off = "not acquired"
+        if plane["error_deg"] is not None:
+            off = f"{plane['error_deg']:.1f}° and {plane['error_mm']:.1f} mm"
+        agreeing = f"{plane['slices_agreeing']}/{plane['slices']}"
+        rows.append(f"{plane['role']:<7}{plane['confidence']:>10.2f}{agreeing:>8}  {off}")
+    rows += [f"{item['role']:<7}{item['reason']}" for item in document["not_found"]]
+    return "\n".join(rows)
