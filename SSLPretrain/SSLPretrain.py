@@ -20,6 +20,7 @@ from slicer.parameterNodeWrapper import WithinRange
 from slicer.parameterNodeWrapper import parameterNodeWrapper
 from slicer.ScriptedLoadableModule import ScriptedLoadableModule
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
+from slicer.ScriptedLoadableModule import ScriptedLoadableModuleTest
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
 from slicer.util import VTKObservationMixin
 
@@ -29,6 +30,7 @@ for _neighbour in (Path(__file__).resolve().parent, Path(__file__).resolve().par
         sys.path.append(str(_neighbour))
 
 from SSLEngine import jobs  # noqa: E402
+from SSLPanels import requirements  # noqa: E402
 from SSLPanels import tables  # noqa: E402
 from SSLPanels import wording  # noqa: E402
 from SSLPanels.curves import RunCurves  # noqa: E402
@@ -78,8 +80,6 @@ class SSLPretrainParameterNode:
     """The panel's state, kept in the scene."""
 
     cohort: str = ""
-    jobsFolder: str = ""
-    python: str = ""
     device: str = "auto"
     preset: Preset = Preset.Heart
     positions: bool = True
@@ -308,7 +308,7 @@ class SSLPretrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = SSLPretrainLogic()
         self.monitor = JobMonitor(self.ui, self._onEvents, self._onJobFinished, self._onResume)
-        self.curves = RunCurves(self.ui.lossPlotWidget)
+        self.curves = RunCurves(self.ui.lossPlotWidget, "SSLPretrain run")
         self._task = JobFollower(onFinished=self._onTaskFinished)
         self._prepareWidgets()
         self._connect()
@@ -319,6 +319,7 @@ class SSLPretrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def cleanup(self) -> None:
         """The application closes or the module is reloaded: following ends, jobs go on."""
         self.monitor.clear()
+        self.curves.clear()
         self._task.release()
         self.logic.release()
         self._setParameterNode(None)
@@ -363,6 +364,8 @@ class SSLPretrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             edit.filters = ctk.ctkPathLineEdit.Dirs
         self.ui.cohortPathLineEdit.settingKey = "SSLPretrainCohort"
         self.ui.pythonPathLineEdit.filters = ctk.ctkPathLineEdit.Files
+        self.ui.pythonPathLineEdit.currentPath = " ".join(self.logic.workers.python or [])
+        self.ui.jobsPathLineEdit.currentPath = str(jobs_folder())
         tables.headers(self.ui.studiesTable, [_("Exam"), _("Views"), _("Labels"), _("Remarks")], 3)
         tables.headers(self.ui.jobsTable, [_("Job"), _("Kind"), _("State"), _("Progress")], 0)
         available = self.logic.availablePretexts()
@@ -386,20 +389,15 @@ class SSLPretrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             (self.ui.openJobButton, self.onOpen),
         ):
             button.connect("clicked()", slot)
-        for edit, name in self._paths():
-            edit.connect("currentPathChanged(QString)", lambda path, name=name: self._setText(name, path))
+        self.ui.cohortPathLineEdit.connect("currentPathChanged(QString)", lambda path: self._setText("cohort", path))
+        # Folder and Python belong to this machine, not to the scene: they are the application's settings.
+        self.ui.jobsPathLineEdit.connect("currentPathChanged(QString)", self.logic.workers.useFolder)
+        self.ui.pythonPathLineEdit.connect("currentPathChanged(QString)", self.logic.workers.usePython)
         # "activated" comes from the user only: a preset that a scene brings must not undo the settings beside it.
         self.ui.presetComboBox.connect("activated(int)", self.onPreset)
         self.ui.deviceComboBox.connect("activated(int)", self.onDevice)
         self.ui.jobsTable.connect("itemSelectionChanged()", self._updateJobButtons)
         self.ui.jobsTable.connect("cellDoubleClicked(int,int)", lambda row, column: self.onFollow())
-
-    def _paths(self) -> tuple[tuple[Any, str], ...]:
-        return (
-            (self.ui.cohortPathLineEdit, "cohort"),
-            (self.ui.jobsPathLineEdit, "jobsFolder"),
-            (self.ui.pythonPathLineEdit, "python"),
-        )
 
     def _setText(self, name: str, text: str) -> None:
         if self._parameterNode is not None:
@@ -407,14 +405,10 @@ class SSLPretrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _update(self, caller: Any = None, event: Any = None) -> None:
         node = self._parameterNode
-        for edit, name in self._paths():
-            if edit.currentPath != getattr(node, name):
-                edit.currentPath = getattr(node, name)
-        self.ui.jobsPathLineEdit.toolTip = _("Each run makes a folder of its own in here; empty: {path}").format(
-            path=jobs_folder()
-        )
-        self.logic.workers.usePython(node.python)
-        self.logic.workers.useFolder(node.jobsFolder)
+        if node is None:
+            return
+        if self.ui.cohortPathLineEdit.currentPath != node.cohort:
+            self.ui.cohortPathLineEdit.currentPath = node.cohort
         ready = bool(node.cohort) and Path(node.cohort).is_dir()
         self.ui.startButton.enabled = ready
         self.ui.forecastButton.enabled = ready
@@ -477,8 +471,9 @@ class SSLPretrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         elif kind == "inspect":
             self.showStudies(self.logic.document(folder, "inspect.json"))
         elif kind == "phantom":
-            self._parameterNode.cohort = str(folder / "exams")
-            self.onInspect()
+            self.logic.getParameterNode().cohort = str(folder / "exams")
+            if self._parameterNode is not None:
+                self.onInspect()
         else:
             self.showDevices(self.logic.document(folder, "probe.json"))
 
@@ -638,3 +633,101 @@ def jobRow(folder: Path, root: Path) -> list[str]:
     name = folder.relative_to(root).as_posix() if folder.is_relative_to(root) else str(folder)
     share = f"{100 * status.step / status.steps:.0f} %" if status.steps else ""
     return [name, wording.kinds().get(jobs.load(folder)["kind"], ""), wording.states().get(status.state, ""), share]
+
+
+class SSLPretrainTest(ScriptedLoadableModuleTest):
+    """Self-test for the real application: the panel, a job that cannot succeed, and one that can where torch is."""
+
+    WAIT_S = 120
+
+    def runTest(self) -> None:
+        """Runs all tests; takes under three minutes."""
+        for test in (self.test_panel, self.test_parameters, self.test_failing_job, self.test_training):
+            self.setUp()
+            test()
+
+    def _panel(self) -> "SSLPretrainWidget":
+        slicer.util.selectModule("SSLPretrain")
+        slicer.app.processEvents()
+        return slicer.modules.SSLPretrainWidget
+
+    def test_panel(self) -> None:
+        """Every widget that the module uses came out of the .ui file as what it should be."""
+        panel = self._panel()
+        expected = {
+            "cohortPathLineEdit": "ctkPathLineEdit",
+            "presetComboBox": "QComboBox",
+            "studiesTable": "QTableWidget",
+            "stepsSpinBox": "QSpinBox",
+            "spacingSpinBox": "QDoubleSpinBox",
+            "advancedGroupBox": "ctkCollapsibleGroupBox",
+            "lossPlotWidget": "qMRMLPlotWidget",
+            "logText": "QPlainTextEdit",
+        }
+        for name, kind in expected.items():
+            self.assertEqual(getattr(panel.ui, name).className(), kind, name)
+        self.assertIs(panel.ui.lossPlotWidget.mrmlScene(), slicer.mrmlScene)
+        self.assertFalse(panel.ui.startButton.enabled)
+        panel.exit()
+        panel.enter()
+
+    def test_parameters(self) -> None:
+        """Widgets and parameters follow each other, and a closed scene gives the defaults back."""
+        panel = self._panel()
+        panel.ui.stepsSpinBox.value = 123
+        self.assertEqual(panel.logic.getParameterNode().steps, 123)
+        panel.logic.getParameterNode().seed = 5
+        self.assertEqual(panel.ui.seedSpinBox.value, 5)
+        panel.ui.presetComboBox.currentIndex = 1
+        self.assertEqual(panel.logic.getParameterNode().preset, Preset.Knee)
+        panel.curves.start("self-test")
+        panel.curves.add([{"event": "progress", "step": 1, "loss": 2.0}, {"event": "progress", "step": 2, "loss": 1.0}])
+        panel.curves.add([{"event": "validated", "step": 2, "scores": {"positions": {"hit_rate": 0.5}}}])
+        slicer.app.processEvents()
+        slicer.mrmlScene.Clear(0)
+        self.assertEqual(panel.logic.getParameterNode().steps, 0)
+
+    def _job(self, kind: str, settings: dict[str, Any]) -> Path:
+        folder = Path(slicer.util.tempDirectory()) / kind
+        jobs.create(folder, kind, settings)
+        jobs.start(folder)
+        return folder
+
+    def test_failing_job(self) -> None:
+        """A job on an empty folder fails with a sentence, in a process of PythonSlicer, followed by the panel."""
+        panel = self._panel()
+        empty = slicer.util.tempDirectory()
+        folder = self._job("inspect", {"path": empty})
+        panel.follow(folder)
+        status = wait(folder, self.WAIT_S)
+        panel.monitor.follower.poll()
+        self.assertIn(status.state, (jobs.FAILED, jobs.LOST))
+        self.assertIn(str(folder), wording.failure(folder, status))
+        self.assertFalse(panel.ui.stopButton.enabled)
+
+    def test_training(self) -> None:
+        """Synthetic exams, a tiny pretraining, stopped and resumed; only where the worker's packages are installed."""
+        lacking = requirements.missing(Path(SSLPretrainLogic.resource("requirements.txt")))
+        if lacking:
+            self.delayDisplay("Skipped the training: not installed are " + ", ".join(lacking))
+            return
+        exams = Path(slicer.util.tempDirectory()) / "exams"
+        made = self._job("phantom", {"organ": "heart", "studies": 2, "seed": 0, "out": str(exams)})
+        self.assertEqual(wait(made, self.WAIT_S).state, jobs.FINISHED, jobs.log_tail(made))
+        settings = {
+            "data": {"path": str(exams)},
+            "grid": {"spacing_mm": 3.0, "patch": 64},
+            "network": {"widths": [8, 16, 32]},
+            "schedule": {"steps": 20, "batch": 4},
+        }
+        folder = self._job("pretrain", settings)
+        panel = self._panel()
+        panel.follow(folder)
+        while jobs.status(folder).state == jobs.RUNNING and jobs.status(folder).step < 2:
+            slicer.app.processEvents()
+        panel.monitor.stop()
+        self.assertIn(wait(folder, self.WAIT_S).state, (jobs.CANCELLED, jobs.FINISHED), jobs.log_tail(folder))
+        if jobs.status(folder).state == jobs.CANCELLED:
+            panel.logic.resume(folder)
+        self.assertEqual(wait(folder, self.WAIT_S).state, jobs.FINISHED, jobs.log_tail(folder))
+        self.assertTrue((folder / jobs.MODEL_FILE).is_file())

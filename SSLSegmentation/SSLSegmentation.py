@@ -23,6 +23,7 @@ from slicer.parameterNodeWrapper import WithinRange
 from slicer.parameterNodeWrapper import parameterNodeWrapper
 from slicer.ScriptedLoadableModule import ScriptedLoadableModule
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
+from slicer.ScriptedLoadableModule import ScriptedLoadableModuleTest
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
 from slicer.util import VTKObservationMixin
 
@@ -465,7 +466,7 @@ class SSLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.modelPanel = ModelPanel(self)
         self.segmentPanel = SegmentPanel(self)
         self.correctPanel = CorrectPanel(self)
-        self.curves = RunCurves(self.ui.lossPlotWidget)
+        self.curves = RunCurves(self.ui.lossPlotWidget, "SSLSegmentation run")
         self._onJobFinished: Callable[[Path, jobs.Status], None] | None = None
         self.monitor = JobMonitor(self.ui, self._onEvents, self._onFinished, self._onResume)
         self.ui.lossPlotWidget.setVisible(False)
@@ -517,6 +518,7 @@ class SSLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def cleanup(self) -> None:
         """The application closes or the module is reloaded: following ends, jobs go on."""
         self.monitor.clear()
+        self.curves.clear()
         for panel in self.panels:
             panel.release()
         self.logic.release()
@@ -609,3 +611,127 @@ class SSLSegmentationFileReader:
         slicer.modules.SSLSegmentationWidget.useModel(properties["fileName"])
         self.parent.loadedNodes = []
         return True
+
+
+class SSLSegmentationTest(ScriptedLoadableModuleTest):
+    """Self-test for the real application: panel, planes, segments, editor; and a job where its packages are."""
+
+    WAIT_S = 120
+
+    def runTest(self) -> None:
+        """Runs all tests; takes under three minutes."""
+        for test in (self.test_panel, self.test_planes, self.test_segments, self.test_sample):
+            self.setUp()
+            test()
+
+    def _panel(self) -> "SSLSegmentationWidget":
+        slicer.util.selectModule("SSLSegmentation")
+        slicer.app.processEvents()
+        return slicer.modules.SSLSegmentationWidget
+
+    def test_panel(self) -> None:
+        """Every widget that the module uses came out of the .ui file as what it should be."""
+        panel = self._panel()
+        expected = {
+            "viewsTable": "QTableWidget",
+            "crossingsTableView": "qMRMLTableView",
+            "volumeSelector": "qMRMLNodeComboBox",
+            "segmentationSelector": "qMRMLNodeComboBox",
+            "segmentEditorWidget": "qMRMLSegmentEditorWidget",
+            "show3DButton": "qMRMLSegmentationShow3DButton",
+            "volumePlotWidget": "qMRMLPlotWidget",
+            "seekWidget": "qMRMLSequenceBrowserSeekWidget",
+        }
+        for name, kind in expected.items():
+            self.assertEqual(getattr(panel.ui, name).className(), kind, name)
+        for name in ("volumeSelector", "segmentEditorWidget", "crossingsTableView"):
+            self.assertIs(getattr(panel.ui, name).mrmlScene(), slicer.mrmlScene, name)
+        self.assertFalse(panel.ui.segmentButton.enabled)
+        panel.exit()
+        panel.enter()
+
+    def _exam(self, panel: "SSLSegmentationWidget") -> "SceneExam":
+        """Three volumes at right angles, as the views of an exam."""
+        import numpy as np
+
+        size, roles = 40, {}
+        turned = {
+            "sax": [[1, 0, 0], [0, 1, 0], [0, 0, 4]],
+            "2ch": [[0, 0, 4], [1, 0, 0], [0, 1, 0]],
+            "4ch": [[1, 0, 0], [0, 0, 4], [0, 1, 0]],
+        }
+        for role, axes in turned.items():
+            slices = 8 if role == "sax" else 1
+            matrix = np.eye(4)
+            matrix[:3, :3] = axes
+            matrix[:3, 3] = -matrix[:3, :3] @ ((np.array([size, size, slices]) - 1) / 2)
+            array = np.random.default_rng(0).integers(0, 100, (slices, size, size), dtype=np.int16)
+            node = slicer.util.addVolumeFromArray(array, ijkToRAS=matrix, name=f"test {role}")
+            roles[node.GetID()] = role
+        exam = panel.logic.useVolumes(roles)
+        panel.setExam(exam)
+        return exam
+
+    def test_planes(self) -> None:
+        """Lines, quads, table, layout and targets; and all of it gone again."""
+        panel = self._panel()
+        exam = self._exam(panel)
+        self.assertEqual([item.view.role for item in exam.views], ["sax", "2ch", "4ch"])
+        self.assertEqual(panel.ui.viewsTable.rowCount, 3)
+        panel.ui.linesButton.click()
+        self.assertEqual(panel.ui.planesTable.rowCount, 3)
+        panel.planesPanel.showSideBySide()
+        slicer.app.processEvents()
+        panel.ui.crossingsGroupBox.collapsed = False
+        self.assertEqual(panel.ui.crossingsTableView.mrmlTableNode().GetNumberOfRows(), 3)
+        panel.ui.targetComboBox.currentIndex = 1
+        panel.ui.targetComboBox.currentIndex = 2
+        panel.ui.crossingButton.click()
+        slicer.app.processEvents()
+        centre = [
+            slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode().GetSliceToRAS().GetElement(i, 3)
+            for i in range(3)
+        ]
+        self.assertLess(max(abs(value) for value in centre), 2.1)
+        panel.examPanel.onRemove()
+        left = slicer.util.getNodesByClass("vtkMRMLModelNode")
+        self.assertEqual([node.GetName() for node in left if not node.GetHideFromEditors()], [])
+
+    def test_segments(self) -> None:
+        """Labels become segments with names, colours and codes, which the embedded editor takes."""
+        import numpy as np
+
+        from SSLScene import segments
+
+        panel = self._panel()
+        exam = self._exam(panel)
+        item = exam.first("sax")
+        labels = np.zeros(item.view.shape, np.int16)
+        labels[:, 10:20, 10:20] = 1
+        labels[:, 25:30, 10:20] = 2
+        (node,) = segments.add_labels(
+            slicer.mrmlScene, exam, item, labels, {1: "LV cavity", 2: "LV myocardium"}, "test"
+        )
+        self.assertEqual(segments.segment_names(node), ["LV cavity", "LV myocardium"])
+        panel.parameters.segmentation = node
+        slicer.app.processEvents()
+        self.assertIs(panel.ui.segmentEditorWidget.segmentationNode(), node)
+        self.assertIs(panel.ui.segmentEditorWidget.sourceVolumeNode(), item.volume)
+        panel.ui.segmentEditorWidget.setActiveEffectByName("Paint")
+        panel.exit()
+        self.assertIsNone(panel.ui.segmentEditorWidget.activeEffect())
+        panel.enter()
+        found, names = segments.labels_of(slicer.mrmlScene, node, item.volume)
+        self.assertEqual(int((found == 1).sum()), int((labels == 1).sum()))
+        self.assertEqual(names, {1: "LV cavity", 2: "LV myocardium"})
+
+    def test_sample(self) -> None:
+        """A synthetic exam is made and loaded; only where the worker's packages are installed."""
+        from SSLPanels import requirements
+
+        lacking = requirements.missing(_requirements())
+        if lacking:
+            self.delayDisplay("Skipped the sample: not installed are " + ", ".join(lacking))
+            return
+        volumes = SSLSegmentationLogic().makeSample()
+        self.assertGreaterEqual(len(volumes), 3)

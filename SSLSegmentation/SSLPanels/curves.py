@@ -29,12 +29,12 @@ class RunCurves:
 
     Args:
         widget: A ``qMRMLPlotWidget``.
+        token: Owner of the nodes, one a panel.
     """
 
-    TOKEN = "SSLSegmentation.Run"
-
-    def __init__(self, widget: Any) -> None:
+    def __init__(self, widget: Any, token: str) -> None:
         self._widget = widget
+        self._token = token
         self._title = ""
         self._loss: charts.Chart | None = None
         self._scores: charts.Chart | None = None
@@ -46,7 +46,7 @@ class RunCurves:
 
     def clear(self) -> None:
         """Takes the curves away, as when the scene is closed."""
-        undo.remove_all(slicer.mrmlScene, self.TOKEN)
+        undo.remove_all(slicer.mrmlScene, self._token)
         self._loss = self._scores = None
 
     def add(self, events: Sequence[Mapping[str, Any]]) -> None:
@@ -60,21 +60,29 @@ class RunCurves:
             if shares:
                 self._scoresChart(list(shares)).append([{step: event["step"], **shares}])
 
+    def _hide(self) -> None:
+        """The nodes say nothing without the run: no list shows them and no scene keeps them."""
+        for node in undo.owned_nodes(slicer.mrmlScene, self._token):
+            node.SetHideFromEditors(True)
+            node.SetSaveWithScene(False)
+
     def _lossChart(self) -> charts.Chart:
         if self._loss is None:
             add = charts.add_chart
-            self._loss = add(slicer.mrmlScene, self._title, _("step"), [_("loss")], _("loss, scores"), self.TOKEN)
-            show(self._widget, self._loss.chart, self.TOKEN)
+            self._loss = add(slicer.mrmlScene, self._title, _("step"), [_("loss")], _("loss, scores"), self._token)
+            show(self._widget, self._loss.chart, self._token)
+            self._hide()
         return self._loss
 
     def _scoresChart(self, names: Sequence[str]) -> charts.Chart:
         """Scores come more seldom than losses, so they have a table of their own and share the chart."""
         if self._scores is None:
             title = f"{self._title} scores"
-            self._scores = charts.add_chart(slicer.mrmlScene, title, _("step"), names, "", self.TOKEN)
+            self._scores = charts.add_chart(slicer.mrmlScene, title, _("step"), names, "", self._token)
             for number, series in enumerate(self._scores.series):
                 series.SetColor(*charts.COLOURS[(number + 1) % len(charts.COLOURS)])
                 self._lossChart().chart.AddAndObservePlotSeriesNodeID(series.GetID())
+            self._hide()
         return self._scores
 
 

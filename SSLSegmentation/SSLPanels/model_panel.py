@@ -95,7 +95,7 @@ class ModelPanel(Section):
         index = self.ui.deviceComboBox.findData(self.parameters.device)
         self.ui.deviceComboBox.setCurrentIndex(max(0, index))
         count = len(corrections_folder.collected(self.labelledFolder))
-        self.ui.collectedLabel.text = _("{count} labelled exams are collected in {folder}.").format(
+        self.ui.collectedLabel.text = _("Labelled exams collected: {count}, in {folder}").format(
             count=count, folder=self.labelledFolder
         )
         needs_model = self.parameters.transfer.name != "Scratch"
@@ -139,5 +139,6 @@ class ModelPanel(Section):
 
     def _onFinished(self, folder: Path, status: jobs.Status) -> None:
         self.refreshJobs()
-        if status.state == jobs.FINISHED and self.parameters is not None:
-            self.parameters.model = str(folder / jobs.MODEL_FILE)
+        if status.state == jobs.FINISHED:
+            # The panel may have been left meanwhile.
+            self.logic.getParameterNode().model = str(folder / jobs.MODEL_FILE)

@@ -111,8 +111,9 @@ class JobMonitor:
     def _show_log(self, folder: Path) -> None:
         text = jobs.log_tail(folder, 200)
         if text != self._ui.logText.plainText:
-            self._ui.logText.setPlainText(text)
-            self._ui.logText.verticalScrollBar().setValue(self._ui.logText.verticalScrollBar().maximum)
+            # Appending, unlike setting, scrolls to the end.
+            self._ui.logText.clear()
+            self._ui.logText.appendPlainText(text)
 
     def _show_sample(self, folder: Path) -> None:
         pictures = sorted(folder.glob("samples/*.png"), key=lambda p: p.stat().st_mtime)

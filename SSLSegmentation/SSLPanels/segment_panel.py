@@ -91,7 +91,8 @@ class SegmentPanel(Section):
             found = results.load(exam, chosen, folder)
             self.showResults(found)
             if found.segmentations:
-                self.parameters.segmentation = found.segmentations[0]
+                # The panel may have been left meanwhile.
+                self.logic.getParameterNode().segmentation = found.segmentations[0]
 
     def _onFolderFinished(self, folder: Path, status: jobs.Status) -> None:
         if status.state == jobs.FINISHED:

@@ -1,0 +1,626 @@
+"""The two modules' panels, clicked through with real jobs on slicer-core's real scene.
+
+The window round them is a stand-in (``slicer_standin``), strict about what the real application has. What it cannot
+show is left to the self-tests that the modules carry for the real application.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+pytest.importorskip("PySide6.QtWidgets", reason="PySide6 is not installed", exc_type=ImportError)
+slicer = pytest.importorskip("slicer", reason="slicer-core is not installed", exc_type=ImportError)
+
+from slicer_standin import boot  # noqa: E402
+from slicer_standin import pythonqt  # noqa: E402
+from SSLEngine import jobs  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = "network.widths=[8,16,32]; schedule.checkpoint_every=5; schedule.held_out=0; grid.spacing_mm=3; grid.patch=64"
+
+
+class Window:
+    """The stand-in application with both panels, and hands to use them."""
+
+    def __init__(self, application: Any, pictures: Path, home: Path) -> None:
+        self.application = application
+        self.pictures = pictures
+        self.home = home
+        application.settings.setValue("SSLSegmentation/JobsFolder", str(home / "jobs"))
+        self.pretrain_module = application.load_module(ROOT / "SSLPretrain" / "SSLPretrain.py")
+        self.segment_module = application.load_module(ROOT / "SSLSegmentation" / "SSLSegmentation.py")
+        self.pretrain = application.open_panel(self.pretrain_module)
+        self.segmentation = application.open_panel(self.segment_module)
+
+    @property
+    def scene(self) -> Any:
+        return self.application.scene
+
+    def spin(self, until: Callable[[], Any], timeout: float = 120.0) -> None:
+        """Lets the event loop run until something is so."""
+        end = time.monotonic() + timeout
+        while not until():
+            assert time.monotonic() < end, f"not so after {timeout:g} s; messages: {self.application.messages[-3:]}"
+            # Many short turns of the loop between two looks, which cost more.
+            for _ in range(15):
+                self.application.qapp.processEvents()
+                time.sleep(0.01)
+        self.application.qapp.processEvents()
+        assert not pythonqt.slot_errors, pythonqt.slot_errors[-1]
+
+    def picture(self, widget: Any, name: str, height: int = 1500) -> Path:
+        """A screenshot of a panel as it would look in a module panel 500 px wide."""
+        top = widget.parent._real
+        top.resize(500, height)
+        top.show()
+        for _ in range(3):
+            self.application.qapp.processEvents()
+        path = self.pictures / f"{name}.png"
+        assert top.grab().save(str(path))
+        return path
+
+    def count(self, class_name: str) -> int:
+        return int(self.scene.GetNumberOfNodesByClass(class_name))
+
+
+@pytest.fixture(scope="module")
+def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Window]:
+    patch = pytest.MonkeyPatch()
+    pictures = tmp_path_factory.getbasetemp() / "screenshots"
+    pictures.mkdir(exist_ok=True)
+    home = tmp_path_factory.mktemp("home")
+    patch.setenv("HOME", str(home))
+    # Small jobs gain nothing from many threads, and tests run beside each other.
+    patch.setenv("OMP_NUM_THREADS", "2")
+    window = Window(boot(patch), pictures, home)
+    yield window
+    window.pretrain.cleanup()
+    window.segmentation.cleanup()
+    errors, pythonqt.slot_errors[:] = list(pythonqt.slot_errors), []
+    patch.undo()
+    assert not errors, errors[-1]
+
+
+@pytest.fixture(scope="module")
+def exams(window: Window) -> Path:
+    """Four synthetic exams, made by the job that the panel's button starts."""
+    folder = window.pretrain.logic.makeSyntheticExams("heart", studies=4, seed=3)
+    window.spin(lambda: jobs.status(folder).state == jobs.FINISHED)
+    return folder / "exams"
+
+
+# ---------------------------------------------------------------------------------------------
+# Loading
+
+
+def test_modules_load_fast_and_bring_nothing_heavy() -> None:
+    """In a clean interpreter, without what the worker needs, and in well under a second."""
+    code = (
+        "import sys, time, pytest\n"
+        "from pathlib import Path\n"
+        "from slicer_standin import boot\n"
+        "patch = pytest.MonkeyPatch()\n"
+        "application = boot(patch)\n"
+        "before = set(sys.modules)\n"
+        "begin = time.thread_time()\n"
+        f"for path in {[str(ROOT / m / f'{m}.py') for m in ('SSLPretrain', 'SSLSegmentation')]!r}:\n"
+        "    application.load_module(Path(path))\n"
+        "print('SECONDS', time.thread_time() - begin)\n"
+        "new = {name.split('.')[0] for name in set(sys.modules) - before}\n"
+        "print('HEAVY', sorted(new & {'torch', 'monai', 'msgspec', 'safetensors', 'SimpleITK', 'pydicom', 'scipy'}))\n"
+    )
+    paths = [ROOT / "Testing" / "Python", ROOT / "SSLPretrain", ROOT / "SSLSegmentation"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), "QT_QPA_PLATFORM": "offscreen"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    printed = dict(line.split(" ", 1) for line in done.stdout.splitlines() if line.startswith(("SECONDS", "HEAVY")))
+    assert printed["HEAVY"] == "[]"
+    assert float(printed["SECONDS"]) < 0.3
+
+
+def test_module_metadata(window: Window) -> None:
+    for name in ("sslpretrain", "sslsegmentation"):
+        parent = getattr(slicer.modules, name)
+        assert parent.categories == ["Segmentation"]
+        assert parent.title.startswith("SSL ")
+        assert len(parent.helpText) > 80
+
+
+def test_sample_data_is_offered(window: Window) -> None:
+    window.application.app.emit_startup()
+    (source,) = slicer.modules.sampleDataSources["SSLSegmentation"]
+    assert source.sampleName == "SyntheticHeartMR"
+    assert Path(source.thumbnailFileName).is_file()
+
+
+# ---------------------------------------------------------------------------------------------
+# The stand-in is strict
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("qt.QPushButton('x').text()", TypeError),
+        ("qt.QPushButton('x').nonsense", AttributeError),
+        ("qt.QPushButton('x').connect('klicked(bool)', print)", AssertionError),
+        ("qt.QTableWidget(1, 1).setItem(0, 0, 'text')", ValueError),
+        ("qt.QTableWidget(1, 1).rowCount()", TypeError),
+        ("slicer.util.noSuchFunction", AttributeError),
+        ("slicer.app.noSuchMethod", AttributeError),
+    ],
+)
+def test_stand_in_refuses(window: Window, code: str, error: type[Exception]) -> None:
+    import qt
+
+    with pytest.raises(error):
+        eval(code, {"qt": qt, "slicer": slicer})
+
+
+def test_stand_in_refuses_wrong_parameters(window: Window) -> None:
+    node = window.pretrain.logic.getParameterNode()
+    with pytest.raises(ValueError, match="outside"):
+        node.patch = 5
+    with pytest.raises(TypeError):
+        node.seed = 1.5
+
+
+@pytest.mark.parametrize("module", ["pretrain_module", "segment_module"])
+def test_self_tests_of_the_modules(window: Window, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the modules bring for the real application runs here too, but for the jobs: these have their own tests."""
+    tested = getattr(window, module)
+    name = tested.__name__
+    setattr(slicer.modules, f"{name}Widget", window.pretrain if name == "SSLPretrain" else window.segmentation)
+    suite = getattr(tested, f"{name}Test")()
+    for job in ("test_training", "test_sample"):
+        monkeypatch.setattr(suite, job, lambda: None, raising=False)
+    suite.runTest()
+    assert not pythonqt.slot_errors, pythonqt.slot_errors
+
+
+# ---------------------------------------------------------------------------------------------
+# SSLPretrain
+
+
+def test_looks_at_exams(window: Window, exams: Path) -> None:
+    panel = window.pretrain
+    assert not panel.ui.startButton.enabled
+    panel.ui.cohortPathLineEdit.currentPath = str(exams)
+    assert panel.ui.startButton.enabled
+    panel.ui.inspectButton.click()
+    assert not panel.ui.inspectButton.enabled
+    window.spin(lambda: panel.ui.studiesTable.rowCount == 4)
+    assert "4 exams, 4 with labels" in panel.ui.studiesLabel.text
+    assert "SAX" in panel.ui.studiesTable.item(0, 1).text()
+    assert panel.ui.inspectButton.enabled
+    window.picture(panel, "pretrain-exams")
+
+
+def test_shows_targets_on_the_users_own_slices(window: Window) -> None:
+    panel = window.pretrain
+    panel.ui.studiesTable.selectRow(0)
+    before = window.count("vtkMRMLScalarVolumeNode")
+    panel.ui.targetPreviewButton.click()
+    assert not pythonqt.slot_errors
+    assert "crossing lines" in panel.ui.targetLabel.text
+    assert window.count("vtkMRMLScalarVolumeNode") > before
+    composite = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceCompositeNode()
+    assert composite.GetForegroundVolumeID(), "the target lies over the short-axis slice"
+    from SSLScene import undo
+
+    undo.remove_all(window.scene, "SSLPretrain preview")
+    undo.remove_all(window.scene, "SSLPretrain preview targets")
+    assert window.count("vtkMRMLScalarVolumeNode") == before
+
+
+def test_probes_the_devices(window: Window) -> None:
+    panel = window.pretrain
+    panel.ui.probeButton.click()
+    window.spin(lambda: "PyTorch" in panel.ui.forecastLabel.text)
+    names = [panel.ui.deviceComboBox.itemText(i) for i in range(panel.ui.deviceComboBox.count)]
+    assert names[0] == "Automatic"
+    assert any("cores" in name and "free" in name for name in names)
+
+
+def test_settings_of_the_panel(window: Window) -> None:
+    """What the engine is given, checked by the engine's own validation."""
+    from SSLEngine.settings import Pretrain
+    from SSLEngine.settings import parse
+
+    panel = window.pretrain
+    node = panel._parameterNode
+    panel.ui.extraLineEdit.text = TINY
+    panel.ui.stepsSpinBox.value = 60
+    panel.ui.seedSpinBox.value = 7
+    parsed = parse(panel.logic.settings(node), Pretrain)
+    assert parsed.schedule.steps == 60
+    assert parsed.seed == 7
+    assert parsed.network.widths == (8, 16, 32)
+    assert parsed.grid.patch == 64
+    panel.ui.positionsCheckBox.checked = False
+    with pytest.raises(ValueError, match="Nothing to learn"):
+        panel.logic.settings(node)
+    panel.ui.positionsCheckBox.checked = True
+    panel.ui.presetComboBox.currentIndex = 1
+    panel.ui.presetComboBox.activated(1)
+    assert (node.preset.name, node.patch) == ("Knee", 192)
+    panel.ui.presetComboBox.currentIndex = 0
+    panel.ui.presetComboBox.activated(0)
+    assert panel.ui.patchSpinBox.value == 144
+
+
+class Pulse:
+    """A timer that notes how much work the event loop does between two of its ticks."""
+
+    def __init__(self) -> None:
+        from PySide6 import QtCore
+
+        self.longest = 0.0
+        self.ticks = 0
+        self._last = time.thread_time()
+        self.timer = QtCore.QTimer()
+        self.timer.timeout.connect(self._tick)
+        self.timer.start(10)
+
+    def _tick(self) -> None:
+        # Time of this thread, not of the clock: other processes on a busy machine are not the window's fault.
+        now = time.thread_time()
+        self.longest = max(self.longest, now - self._last)
+        self._last = now
+        self.ticks += 1
+
+
+def test_pretrains_stops_closes_finds_and_resumes(window: Window) -> None:
+    panel = window.pretrain
+    panel.ui.stepsSpinBox.value = 400
+    pulse = Pulse()
+    panel.ui.startButton.click()
+    folder = panel.monitor.folder
+    assert folder is not None
+    window.spin(lambda: jobs.status(folder).step > 5)
+    window.spin(lambda: panel.ui.progressBar.value > 0)
+    assert "step" in panel.ui.jobStateLabel.text
+    assert not panel.ui.lossPlotWidget._real.isHidden()
+    window.picture(panel, "pretrain-running", 1700)
+    # The window closes; the job goes on; a new window finds and follows it.
+    panel.cleanup()
+    assert jobs.status(folder).state == jobs.RUNNING
+    window.pretrain = panel = window.application.open_panel(window.pretrain_module)
+    names = [panel.ui.jobsTable.item(r, 0).text() for r in range(panel.ui.jobsTable.rowCount)]
+    panel.ui.jobsTable.selectRow(names.index(folder.name))
+    panel.ui.followJobButton.click()
+    window.spin(lambda: panel.ui.stopButton.enabled)
+    panel.ui.stopButton.click()
+    window.spin(lambda: jobs.status(folder).state == jobs.CANCELLED)
+    window.spin(lambda: "stopped" in panel.ui.jobStateLabel.text)
+    stopped_at = jobs.status(folder).step
+    assert 0 < stopped_at < 400
+    assert list(folder.glob("checkpoint-*.pt"))
+    window.picture(panel, "pretrain-stopped", 1700)
+    assert pulse.ticks > 20
+    assert pulse.longest < 0.1, f"the event loop was blocked for {pulse.longest:.3f} s"
+    # Fewer steps are enough for the rest of the way.
+    document = jobs.load(folder)
+    document["settings"]["schedule"]["steps"] = stopped_at + 5
+    jobs.write_json(folder / jobs.JOB_FILE, document)
+    panel.ui.resumeButton.click()
+    window.spin(lambda: jobs.status(folder).state == jobs.FINISHED)
+    window.spin(lambda: "finished" in panel.ui.jobStateLabel.text)
+    assert (folder / jobs.MODEL_FILE).is_file()
+    panel.refreshJobs()
+    assert panel.ui.jobsTable.item(0, 2).text() == "finished"
+    window.model = folder / jobs.MODEL_FILE  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        ("settings", "steps"),
+        ("no exams", "holds no image"),
+        ("missing package", "Python package is missing"),
+        ("killed", "ended"),
+    ],
+)
+def test_failing_jobs_say_why(window: Window, exams: Path, tmp_path: Path, fault: str, sentence: str) -> None:
+    """One sentence, the end of the log, where the log is; nothing half-made in the scene."""
+    from SSLPanels import wording
+
+    nodes = window.scene.GetNumberOfNodes()
+    settings: dict[str, Any] = {
+        "data": {"path": str(exams)},
+        "schedule": {"steps": 3000},
+        "network": {"widths": [8, 16, 32]},
+    }
+    python = None
+    if fault == "settings":
+        settings["schedule"] = {"steps": "many"}
+    elif fault == "no exams":
+        (tmp_path / "empty").mkdir()
+        settings["data"] = {"path": str(tmp_path / "empty")}
+    elif fault == "missing package":
+        # An interpreter without site-packages has none of the requirements.
+        python = [sys.executable, "-I", "-S", "-c", "import sys; sys.path.insert(0, sys.argv[1]); import msgspec", ""]
+    folder = jobs.create(tmp_path / "job", "pretrain", settings)
+    jobs.start(folder, python)
+    if fault == "killed":
+        window.spin(lambda: jobs.status(folder).step > 0)
+        jobs.kill(folder)
+    seen: list[jobs.Status] = []
+    window.pretrain.logic.follow(folder, onFinished=seen.append)
+    window.spin(lambda: seen)
+    assert seen[0].state in (jobs.FAILED, jobs.LOST)
+    text = wording.failure(folder, seen[0])
+    first = text.splitlines()[0]
+    assert sentence in first
+    assert "Traceback" not in first
+    assert str(folder / jobs.LOG_FILE) in text
+    assert window.scene.GetNumberOfNodes() == nodes
+
+
+# ---------------------------------------------------------------------------------------------
+# SSLSegmentation
+
+
+def test_loads_an_exam_and_shows_its_planes(window: Window, exams: Path) -> None:
+    import qt
+
+    panel = window.segmentation
+    window.picture(panel, "segmentation-empty", 2000)
+    assert not panel.ui.loadStudyButton.enabled
+    panel.ui.studyPathLineEdit.currentPath = str(sorted(exams.iterdir())[0])
+    panel.ui.loadStudyButton.click()
+    assert not pythonqt.slot_errors
+    roles = [item.view.role for item in panel.exam.views]
+    assert set(roles) >= {"sax", "2ch", "4ch"}
+    assert panel.ui.viewsTable.rowCount == len(roles)
+    panel.ui.linesButton.click()
+    models = [m for m in slicer.util.getNodesByClass("vtkMRMLModelNode") if not m.GetHideFromEditors()]
+    assert all(model.GetDisplayNode().GetVisibility2D() for model in models)
+    assert len(models) == len(roles)
+    panel.ui.planesTable.item(0, 0).setCheckState(qt.Qt.Unchecked)
+    assert not models[0].GetDisplayNode().GetVisibility()
+    panel.ui.crossingsGroupBox.collapsed = False
+    assert panel.ui.crossingsTableView.mrmlTableNode().GetNumberOfRows() == len(roles) * (len(roles) - 1) // 2
+    panel.ui.targetComboBox.currentIndex = 1
+    assert slicer.app.layoutManager().sliceWidget("Red").mrmlSliceCompositeNode().GetForegroundVolumeID()
+    panel.ui.targetComboBox.currentIndex = 0
+    panel.ui.crossingButton.click()
+    window.picture(panel, "segmentation-planes", 2100)
+    panel.ui.removeExamButton.click()
+    assert not pythonqt.slot_errors
+    assert panel.exam is None
+    # The slices themselves are models too, hidden ones.
+    for kind in ("vtkMRMLModelNode", "vtkMRMLScalarVolumeNode", "vtkMRMLTableNode"):
+        assert not [n.GetName() for n in slicer.util.getNodesByClass(kind) if not n.GetHideFromEditors()]
+
+
+def test_a_broken_exam_leaves_the_scene_as_it_was(window: Window, tmp_path: Path) -> None:
+    (tmp_path / "a.nii.gz").write_bytes(b"no image")
+    before = window.scene.GetNumberOfNodes()
+    with pytest.raises(ValueError, match=r"a\.nii\.gz|nothing|no "):
+        window.segmentation.logic.loadStudy(tmp_path)
+    assert window.scene.GetNumberOfNodes() == before
+
+
+def test_dropped_folder_is_loaded(window: Window, exams: Path) -> None:
+    from PySide6 import QtCore
+    from PySide6 import QtGui
+
+    panel = window.segmentation
+    mime = QtCore.QMimeData()
+    mime.setUrls([QtCore.QUrl.fromLocalFile(str(sorted(exams.iterdir())[1]))])
+    place = QtCore.QPointF(5, 5)
+    copy, button, modifier = (
+        QtCore.Qt.DropAction.CopyAction,
+        QtCore.Qt.MouseButton.LeftButton,
+        QtCore.Qt.KeyboardModifier,
+    )
+    drop = QtGui.QDropEvent(place, copy, mime, button, modifier.NoModifier)
+    panel.examPanel.dropLabel._real.dropEvent(drop)
+    assert panel.exam is not None
+    assert panel.exam.study.name == sorted(exams.iterdir())[1].name
+
+
+def draw_labels(window: Window) -> Any:
+    """A person's segmentation of the short-axis view: here the phantom's own labels."""
+    from SSLScene import segments
+
+    exam = window.segmentation.exam
+    item = exam.first("sax")
+    labels = item.view.labels(0)
+    names = dict(item.view.label_names) or {int(v): f"Label {v}" for v in sorted(set(labels.ravel())) if v}
+    return segments.add_labels(window.scene, exam, item, labels, names, "drawn")[0]
+
+
+def test_fine_tunes_on_the_scenes_segments(window: Window) -> None:
+    panel = window.segmentation
+    panel.useModel(window.model)  # type: ignore[attr-defined]
+    assert "Pretrained" in panel.ui.cardLabel.text
+    assert not panel.ui.segmentButton.enabled, "a pretrained model cannot segment yet"
+    node = draw_labels(window)
+    panel.parameters.segmentation = node
+    panel.parameters.labelled = str(window.home / "labelled")
+    panel.ui.stepsSpinBox.value = 12
+    assert panel.ui.finetuneButton.enabled
+    panel.ui.finetuneButton.click()
+    assert not pythonqt.slot_errors
+    assert len(list((window.home / "labelled").glob("*/study.json"))) == 1
+    folder = panel.monitor.folder
+    window.spin(lambda: jobs.status(folder).state != jobs.RUNNING, 180)
+    assert jobs.status(folder).state == jobs.FINISHED, jobs.log_tail(folder)
+    window.spin(lambda: panel.parameters.model == str(folder / jobs.MODEL_FILE))
+    assert "Segments" in panel.ui.cardLabel.text
+    assert "LV" in panel.ui.cardLabel.text
+    window.picture(panel, "segmentation-finetuned", 2200)
+
+
+def test_collected_labels_are_the_drawn_ones(window: Window) -> None:
+    """What the engine reads back is, voxel by voxel, what was drawn, under the same names."""
+    import numpy as np
+
+    from SSLEngine.studies import read_study
+
+    (folder,) = (p.parent for p in (window.home / "labelled").glob("*/study.json"))
+    study = read_study(folder)
+    written = study.first("sax")
+    drawn = window.segmentation.exam.first("sax").view
+    assert written is not None
+    assert written.labelled
+    assert np.array_equal(written.planes[0].origin.round(3), drawn.planes[0].origin.round(3))
+    truth = {drawn.label_names[v]: drawn.labels(0) == v for v in drawn.label_names if (drawn.labels(0) == v).any()}
+    found = {name: written.labels(0) == v for v, name in written.label_names.items()}
+    assert set(truth) <= set(found)
+    for name, mask in truth.items():
+        assert np.array_equal(found[name], mask), name
+
+
+def test_segments_a_view_into_nodes(window: Window) -> None:
+    panel = window.segmentation
+    panel.parameters.volume = panel.exam.first("sax").volume
+    panel.parameters.largestComponent = False
+    before = window.count("vtkMRMLSegmentationNode")
+    assert panel.ui.segmentButton.enabled
+    panel.ui.segmentButton.click()
+    folder = panel.monitor.folder
+    assert not panel.ui.segmentButton.enabled, "one job at a time"
+    window.spin(lambda: jobs.status(folder).state != jobs.RUNNING, 180)
+    assert jobs.status(folder).state == jobs.FINISHED, jobs.log_tail(folder)
+    window.spin(lambda: window.count("vtkMRMLSegmentationNode") > before)
+    node = panel.parameters.segmentation
+    assert node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole()) is panel.exam.first("sax").volume
+    names = [
+        node.GetSegmentation().GetNthSegment(k).GetName() for k in range(node.GetSegmentation().GetNumberOfSegments())
+    ]
+    assert "LV cavity" in names
+    segment = node.GetSegmentation().GetNthSegment(names.index("LV cavity"))
+    assert "87878005" in segment.GetTerminology()
+    assert segment.GetColor() == pytest.approx((214 / 255, 69 / 255, 65 / 255), abs=1e-3)
+    assert panel.ui.resultsTableView.mrmlTableNode().GetNumberOfRows() >= len(names)
+    window.picture(panel, "segmentation-segmented", 2300)
+
+
+def test_corrects_and_fine_tunes_again(window: Window) -> None:
+    import numpy as np
+
+    from SSLScene import segments
+
+    panel = window.segmentation
+    node, volume = panel.parameters.segmentation, panel.exam.first("sax").volume
+    editor = panel.ui.segmentEditorWidget
+    assert editor.segmentationNode() is node
+    assert editor.sourceVolumeNode() is volume
+    editor.setActiveEffectByName("Paint")
+    # A stroke of the brush in the last segment, which lies over the others.
+    painted = segments.segment_names(node)[-1]
+    identifier = node.GetSegmentation().GetSegmentIdBySegmentName(painted)
+    mask = np.zeros(slicer.util.arrayFromVolume(volume).shape, np.uint8)
+    mask[:, 20:40, 30:50] = 1
+    slicer.util.updateSegmentBinaryLabelmapFromArray(mask, node, identifier, volume)
+    window.scene.RemoveNode(slicer.util.getFirstNodeByClassByName("vtkMRMLSegmentationNode", "drawn"))
+    panel.correctPanel.update()
+    panel.ui.collectButton.click()
+    assert not pythonqt.slot_errors, pythonqt.slot_errors
+    panel.ui.finetuneButton.click()
+    folder = panel.monitor.folder
+    window.spin(lambda: jobs.status(folder).state != jobs.RUNNING, 180)
+    assert jobs.status(folder).state == jobs.FINISHED, jobs.log_tail(folder)
+    window.spin(lambda: not panel.busy)
+    from SSLEngine.studies import read_study
+
+    study = read_study(next((window.home / "labelled").glob("*/study.json")).parent)
+    view = study.first("sax")
+    value = {n: v for v, n in view.label_names.items()}[painted]
+    assert np.array_equal(view.labels(0) == value, mask > 0)
+
+
+def test_state_is_kept_in_the_scene_and_closing_clears(window: Window, tmp_path: Path) -> None:
+    panel = window.segmentation
+    model = panel.parameters.model
+    panel.exit()
+    assert panel.parameters is None
+    panel.enter()
+    assert panel.parameters.model == model
+    window.scene.Clear(0)
+    window.application.qapp.processEvents()
+    assert panel.exam is None
+    assert panel.ui.viewsTable.rowCount == 0
+    assert panel.parameters.model == ""
+    assert not pythonqt.slot_errors, pythonqt.slot_errors
+
+
+def test_model_files_are_recognised(window: Window, tmp_path: Path) -> None:
+    reader = window.segment_module.SSLSegmentationFileReader(SimpleNamespace(loadedNodes=None))
+    assert reader.canLoadFile(str(window.model))  # type: ignore[attr-defined]
+    (tmp_path / "other.safetensors").write_bytes(b"\x02\x00\x00\x00\x00\x00\x00\x00{}")
+    assert not reader.canLoadFile(str(tmp_path / "other.safetensors"))
+    assert not reader.canLoadFile(str(tmp_path / "absent.safetensors"))
+    assert reader.load({"fileName": str(window.model)})  # type: ignore[attr-defined]
+    assert window.segmentation.parameters.model == str(window.model)  # type: ignore[attr-defined]
+
+
+def test_requirements_ask_before_they_install(window: Window, monkeypatch: pytest.MonkeyPatch) -> None:
+    from SSLPanels import requirements
+
+    path = ROOT / "SSLPretrain" / "Resources" / "requirements.txt"
+    present = requirements.installed
+    monkeypatch.setattr(requirements, "installed", lambda name: None if name == "msgspec" else present(name))
+    window.application.installed.clear()
+    requirements.ensure(path, "a test")
+    assert window.application.installed == [["msgspec>=0.18"]]
+    # Slicer 5.10 has no slicer.packaging; a person who declines is not overruled.
+    monkeypatch.setitem(sys.modules, "slicer.packaging", None)
+    window.application.installed.clear()
+    window.application.answers.append(False)
+    with pytest.raises(requirements.RequirementsMissing, match="msgspec"):
+        requirements.ensure(path, "a test")
+    assert not window.application.installed
+    requirements.ensure(path, "a test")
+    assert window.application.installed == ["--no-deps --only-binary=:all: msgspec>=0.18"]
+
+
+def test_torch_stays_out_of_the_application(window: Window, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorchUtils imports what it has installed; here it must not succeed in that, and must not be missed either."""
+    from types import ModuleType
+
+    from SSLPanels import requirements
+
+    seen: list[bool] = []
+
+    class PyTorchUtilsLogic:
+        def installTorch(self, **options: object) -> None:
+            present["torch"] = "2.13.0"
+            seen.append(bool(options["askConfirmation"]))
+            import torch  # noqa: F401
+
+    present: dict[str, str | None] = {"torch": None}
+    utils = ModuleType("PyTorchUtils")
+    utils.PyTorchUtilsLogic = PyTorchUtilsLogic  # type: ignore[attr-defined]
+    kept = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "torch"}
+    monkeypatch.setitem(sys.modules, "PyTorchUtils", utils)
+    monkeypatch.setattr(requirements, "installed", lambda name: present.get(name, "1"))
+    try:
+        requirements.ensure(ROOT / "SSLPretrain" / "Resources" / "requirements.txt", "a test")
+        assert seen == [True]
+        assert "torch" not in sys.modules
+    finally:
+        sys.modules.update(kept)
+
+
+def test_missing_pytorch_extension_is_offered(window: Window, monkeypatch: pytest.MonkeyPatch) -> None:
+    from SSLPanels import requirements
+
+    monkeypatch.setitem(sys.modules, "PyTorchUtils", None)
+    monkeypatch.setattr(requirements, "installed", lambda name: None if name == "torch" else "1")
+    with pytest.raises(requirements.RequirementsMissing, match="Extensions Manager"):
+        requirements.ensure(ROOT / "SSLPretrain" / "Resources" / "requirements.txt", "a test")
+    assert "PyTorch" in window.application.extensions.asked
