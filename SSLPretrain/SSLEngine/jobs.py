@@ -521,6 +521,7 @@ def worker(folder: Path, echo: bool = True) -> Iterator[Reporter]:
         msg = f"The job in {folder} is being run by process {known['pid']}; stop it first."
         raise JobError(msg)
     _write_worker(folder, os.getpid())
+    _clear_up(folder)
     reporter = Reporter(folder, echo)
     previous = signal.signal(signal.SIGTERM, reporter.request_stop)
     try:
@@ -529,6 +530,16 @@ def worker(folder: Path, echo: bool = True) -> Iterator[Reporter]:
         signal.signal(signal.SIGTERM, previous)
         if reporter.stop_requested():
             (folder / STOP_FILE).unlink(missing_ok=True)
+
+
+def _clear_up(folder: Path) -> None:
+    """Puts right what a killed worker left: half a checkpoint, and a last event without its end."""
+    for half in folder.glob("checkpoint-*.part"):
+        half.unlink(missing_ok=True)
+    path = folder / EVENTS_FILE
+    if path.is_file() and not path.read_bytes().endswith(b"\n"):
+        with path.open("ab") as file:
+            file.write(b"\n")
 
 
 def _is_parent(known: Mapping[str, Any]) -> bool:
