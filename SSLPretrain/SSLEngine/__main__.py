@@ -228,6 +228,7 @@ def _set(settings: dict[str, Any], text: str) -> None:
 
 def _training_job(kind: str, arguments: argparse.Namespace, settings: dict[str, Any]) -> int:
     """Creates the job if it is new, then runs or resumes it in this process."""
+    from .pretext import check_names
     from .settings import KINDS
     from .settings import Finetune
     from .settings import LabelStudy
@@ -247,6 +248,7 @@ def _training_job(kind: str, arguments: argparse.Namespace, settings: dict[str, 
             msg = f"{kind} needs --data and --out, or --job with a prepared job."
             raise SettingsError(msg)
         parse(settings, KINDS[kind])
+        check_names([*settings.get("pretext", ()), *settings.get("pretrain", {}).get("pretext", ())])
         for path in filter(None, (arguments.data, getattr(arguments, "init", None))):
             if not Path(path).exists():
                 msg = f"{path} does not exist; check --data and --init."

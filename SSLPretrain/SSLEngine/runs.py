@@ -26,6 +26,7 @@ from .models import load_model
 from .models import save_model
 from .models import transfer
 from .networks.unet import TaskUNet
+from .pretext import check_names
 from .pretext import make_pretexts
 from .pretext.base import Pretext
 from .settings import Data
@@ -157,11 +158,11 @@ def pretrain_on(
     steps = sensible_steps(settings.schedule.steps, len(learned), settings.schedule.batch, 8, 800, 6000)
     pixel = {t.name: t.pixel_outputs for t in pretexts if t.pixel_outputs}
     image = {t.name: t.image_outputs for t in pretexts if t.image_outputs}
-    weights = {str(name): weight for name, weight in settings.weights.items()}
+    check_names(settings.weights)
     run = Run(
         network=TaskUNet(settings.network.widths, pixel, image).to(device),
         slices=slices,
-        streams=[Stream(learned, [(t, weights.get(t.name, 1.0)) for t in pretexts])],
+        streams=[Stream(learned, [(t, settings.weights.get(t.name, 1.0)) for t in pretexts])],
         schedule=_with_steps(settings.schedule, steps),
         augmentation=settings.augmentation,
         patch=settings.grid.patch,
@@ -177,7 +178,7 @@ def pretrain_on(
         grid=plain(settings.grid),
         organ=organ_of(studies),
         roles=sorted({i.role for i in slices.infos}),
-        pretexts={t.name: plain(getattr(settings, t.name)) for t in pretexts},
+        pretexts={t.name: plain(getattr(settings, t.name)) if hasattr(settings, t.name) else {} for t in pretexts},
         scores=run.history[-1] if run.history else {},
         provenance=_provenance(settings.seed, slices, learned, None),
     )
@@ -370,7 +371,7 @@ def _multitask_pretexts(settings: Finetune, start: Start) -> list[Pretext]:
         return []
     known = start.card.pretexts if start.card else {}
     # A head that is carried over goes on with the target it has learned.
-    agreed = parse({**plain(settings), **known}, Finetune)
+    agreed = parse({**plain(settings), **{k: v for k, v in known.items() if hasattr(settings, k)}}, Finetune)
     return make_pretexts(settings.pretext or tuple(known) or ("positions",), agreed)
 
 

@@ -19,7 +19,8 @@ Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 NonNegative = Annotated[float, msgspec.Meta(ge=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
-PretextName = Literal["positions", "crossings", "location", "restoration"]
+#: Name of a pretext; those that exist are the keys of ``SSLEngine.pretext.TASKS``.
+PretextName = Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9_]*$")]
 #: Roles of views that training uses; heatmap channels stand in this order.
 Role = Literal["sax", "2ch", "3ch", "4ch", "sag", "cor", "ax"]
 ROLES: tuple[Role, ...] = ("sax", "2ch", "3ch", "4ch", "sag", "cor", "ax")
