@@ -74,7 +74,7 @@ def mutate(data: bytes, rng: np.random.Generator) -> bytes:
     changed = bytearray(data)
     header = min(len(changed), 352 if data[:2] == b"\x5c\x01" else max(64, len(changed) - 256))
     for _ in range(int(rng.integers(1, 8))):
-        at = int(rng.integers(0, header if rng.random() < 0.9 else len(changed)))
+        at = int(rng.integers(0, max(1, header if rng.random() < 0.9 else len(changed))))
         at = min(at, max(0, len(changed) - 1))
         kind = rng.integers(0, 7)
         if kind == 0:

@@ -264,7 +264,7 @@ def test_overrides_stand_above_everything(tmp_path: Path) -> None:
     study = read_study(tmp_path)
     assert {v.name: v.role for v in study.views} == {"cine a": "sax", "cine b": "2ch"}
     assert (study.group, study.subject, study.side, study.organ) == ("HYP", "S7", "left", "heart")
-    assert study.views[1].reason == "study.json says so"
+    assert {v.name for v in study.views if v.reason == "study.json says so"} == {"cine b"}
 
 
 # ---------------------------------------------------------------------------------------------

@@ -46,6 +46,12 @@ META_BYTES = {
     **dict.fromkeys(("MET_LONG_LONG", "MET_ULONG_LONG", "MET_DOUBLE"), 8),
 }
 
+#: Fields of numbers in a MetaImage header: one a dimension, or a matrix.
+META_NUMBERS = {
+    **dict.fromkeys(("ElementSpacing", "Offset", "Position", "Origin"), 1),
+    **dict.fromkeys(("TransformMatrix", "Orientation", "Rotation"), 2),
+}
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -56,7 +62,7 @@ class Claim:
         list_axis: Which stored axis holds phases or layers instead of space; None where none does.
         positioned: Whether the header says where the volume lies in the patient.
         affines: The RAS affines ``(3, 4)`` that a NIfTI file holds, by name (sform, qform); empty elsewhere.
-        fields: Key and value pairs of a text header, lower-case keys.
+        fields: Key and value pairs of a text header; the keys of NRRD, where case does not matter, in lower case.
     """
 
     sizes: tuple[int, ...]
@@ -281,6 +287,23 @@ def _integers(path: Path, text: str) -> tuple[int, ...]:
         raise StudyError(msg) from None
 
 
+def _check_dimensions(path: Path, claimed: str, sizes: tuple[int, ...]) -> None:
+    """Whether the number of dimensions is small and fits the sizes: ITK believes it unseen, and crashes."""
+    if claimed.strip() != str(len(sizes)) or not 2 <= len(sizes) <= 5:
+        msg = f"{path} claims '{claimed[:20]}' dimensions and {len(sizes)} sizes: its header is damaged, save it again."
+        raise StudyError(msg)
+
+
+def _check_numbers(path: Path, key: str, text: str, count: int) -> None:
+    try:
+        values = [float(word) for word in text.split()]
+    except ValueError:
+        values = []
+    if len(values) != count or not np.isfinite(values).all():
+        msg = f"{path} has '{text[:40]}' for {key}, expected {count} numbers: its header is damaged, export it again."
+        raise StudyError(msg)
+
+
 def _nrrd(path: Path) -> Claim:
     with path.open("rb") as file:
         if not file.read(16).startswith(b"NRRD"):
@@ -295,6 +318,7 @@ def _nrrd(path: Path) -> Claim:
         msg = f"{path} keeps its pixels in another file, which is not followed: save it as one .nrrd file."
         raise StudyError(msg)
     sizes = _integers(path, fields.get("sizes", ""))
+    _check_dimensions(path, fields.get("dimension", ""), sizes)
     kinds = fields.get("kinds", "").split()
     others = [k for k, kind in enumerate(kinds) if kind.lower() in ("list", "time")]
     _check_sizes(path, sizes, tuple(others))
@@ -318,27 +342,34 @@ def _meta(path: Path) -> Claim:
     with path.open("rb") as file:
         lines = _lines(file, path)
         start = file.tell()
-    fields = {k.strip().lower(): v.strip() for k, v in (line.split("=", 1) for line in lines if "=" in line)}
-    if "dimsize" not in fields or "elementdatafile" not in fields:
+    fields = {k.strip(): v.strip() for k, v in (line.split("=", 1) for line in lines if "=" in line)}
+    if "DimSize" not in fields or "ElementDataFile" not in fields:
         msg = f"{path} is not a MetaImage file, whatever its name says: export it again."
         raise StudyError(msg)
-    if fields["elementdatafile"] != "LOCAL":
+    if fields["ElementDataFile"] != "LOCAL":
         msg = f"{path} keeps its pixels in another file, which is not followed: save it as one .mha file."
         raise StudyError(msg)
-    sizes = _integers(path, fields["dimsize"])
+    sizes = _integers(path, fields["DimSize"])
+    _check_dimensions(path, fields.get("NDims", ""), sizes)
+    for key, power in META_NUMBERS.items():
+        if key in fields:
+            _check_numbers(path, key, fields[key], len(sizes) ** power)
+    if fields.get("ElementType") not in META_BYTES:
+        msg = f"{path} has pixels of the unknown kind '{fields.get('ElementType', '')[:40]}': export grey values."
+        raise StudyError(msg)
     _check_sizes(path, sizes, (3,))
-    expected = math.prod(sizes) * META_BYTES.get(fields.get("elementtype", ""), 1)
-    if fields.get("compresseddata", "False").lower() == "true":
+    expected = math.prod(sizes) * META_BYTES.get(fields.get("ElementType", ""), 1)
+    if fields.get("CompressedData", "False").lower() == "true":
         held = path.stat().st_size - start
         if expected > held * MAX_DEFLATE_RATIO or held < _claimed_length(fields):
             raise _too_short(path, held, max(expected, _claimed_length(fields)))
     else:
         _check_raw(path, start, expected)
     return Claim(
-        sizes, 3 if len(sizes) > 3 else None, "transformmatrix" in fields or "orientation" in fields, {}, fields
+        sizes, 3 if len(sizes) > 3 else None, "TransformMatrix" in fields or "Orientation" in fields, {}, fields
     )
 
 
 def _claimed_length(fields: dict[str, str]) -> int:
-    text = fields.get("compresseddatasize", "0")
+    text = fields.get("CompressedDataSize", "0")
     return int(text) if text.isdigit() else 0

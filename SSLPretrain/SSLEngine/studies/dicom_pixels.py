@@ -16,6 +16,9 @@ from .dicom import quiet_pydicom
 from .study import StudyError
 from .volumes import quiet_itk
 
+#: JPEG, JPEG-LS and JPEG 2000: what ITK's decoders are asked for. They allocate by the header before they look.
+COMPRESSED = "1.2.840.10008.1.2.4."
+
 Grey = npt.NDArray[np.float32]
 
 
@@ -81,7 +84,7 @@ def _decoded_by_itk(path: str, ds: pydicom.Dataset, first: Exception) -> npt.NDA
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(path)
     try:
-        if not compressed:
+        if not str(syntax).startswith(COMPRESSED):
             raise RuntimeError(str(first))
         with quiet_itk():
             image = reader.Execute()

@@ -176,20 +176,24 @@ def _add_volumes(study: Study, paths: Sequence[Path]) -> None:
     for path in paths:
         try:
             headers.append(read_header(path))
-            # The planes are made here too, so that a header without them is refused as one file, not as a study.
-            headers[-1].planes()
         except StudyError as error:
-            headers = [h for h in headers if h.path != path]
             study.irregularities.append(Irregularity(str(path), str(error), "the file is left out"))
     for header in headers:
         other = _labels_of(header, headers)
-        if other is not None:
-            what = f"it looks like a label map of {other.path.name}, not like an image"
-            so = "it is not taken as a view; name its ending with --labels-suffix to use it"
-            study.irregularities.append(Irregularity(str(header.path), what, so))
+        if other is None:
+            _add_volume(study, header)
             continue
+        what = f"it looks like a label map of {other.path.name}, not like an image"
+        so = "it is not taken as a view; name its ending with --labels-suffix to use it"
+        study.irregularities.append(Irregularity(str(header.path), what, so))
+
+
+def _add_volume(study: Study, header: VolumeHeader) -> None:
+    try:
         study.views.append(view_of_volume(header))
         study.irregularities += header_irregularities(header)
+    except StudyError as error:
+        study.irregularities.append(Irregularity(str(header.path), str(error), "the file is left out"))
 
 
 def _labels_of(header: VolumeHeader, others: Sequence[VolumeHeader]) -> VolumeHeader | None:
