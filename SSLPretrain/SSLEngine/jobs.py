@@ -322,16 +322,19 @@ def status(folder: Path) -> Status:
 
 def _state(events: Sequence[Mapping[str, Any]], worker: Mapping[str, Any] | None) -> str:
     begun = next((e for e in reversed(events) if e["event"] in ("started", *TERMINAL_EVENTS, QUEUED)), None)
-    if worker is not None and (begun is None or worker["time"] > float(begun.get("time", 0))):
-        # A worker was launched after the last word: it is still on its way, or died before it could speak.
-        return RUNNING if _alive(worker) else LOST
-    if begun is None or begun["event"] == QUEUED:
-        return QUEUED
-    if begun["event"] in TERMINAL_EVENTS:
-        return str(begun["event"])
-    if worker is not None and worker.get("host") != socket.gethostname():
-        return RUNNING if time.time() - float(events[-1].get("time", 0)) < SILENCE_S else LOST
-    return RUNNING if worker is not None and _alive(worker) else LOST
+    # A worker that was launched after the last word is still on its way, or died before it could speak.
+    launched = worker is not None and (begun is None or worker["time"] > float(begun.get("time", 0)))
+    if not launched:
+        if begun is None or begun["event"] == QUEUED:
+            return QUEUED
+        if begun["event"] in TERMINAL_EVENTS:
+            return str(begun["event"])
+    if worker is None:
+        return LOST
+    if worker.get("host") != socket.gethostname():
+        heard = max(worker["time"], float(events[-1].get("time", 0)) if events else 0.0)
+        return RUNNING if time.time() - heard < SILENCE_S else LOST
+    return RUNNING if _alive(worker) else LOST
 
 
 def _tail(folder: Path) -> Iterator[dict[str, Any]]:
@@ -396,7 +399,7 @@ def _worker(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         worker = read_json(path)
-        return {"pid": int(worker["pid"]), "time": float(worker["time"]), **worker}
+        return {**worker, "pid": int(worker["pid"]), "time": float(worker["time"])}
     except (JobError, KeyError, TypeError, ValueError):
         return None
 
