@@ -20,6 +20,8 @@ from exam_maker import plane
 from exam_maker import save
 from exam_maker import write_series
 from SSLEngine.geometry import Plane
+from SSLEngine.phantom import make_study
+from SSLEngine.phantom import write_study
 from SSLEngine.studies import Study
 from SSLEngine.studies import StudyError
 from SSLEngine.studies import read_cohort
@@ -323,6 +325,28 @@ def test_labels_beside_dicom(tmp_path: Path) -> None:
     labels = again.views[0].labels()
     assert labels is not None
     np.testing.assert_array_equal(labels, view.pixels().astype(np.int16))
+
+
+def test_phantom_study_survives_dicom(tmp_path: Path) -> None:
+    """Roles, planes, pixels and labels of a whole synthetic exam, all series mixed in one folder."""
+    made = make_study("heart", 3)
+    study = read_study(write_study(made, tmp_path / "exam", "dicom"))
+    assert study.organ == "heart"
+    assert not [v.doubt for v in study.views if v.doubt]
+    found = {v.role: v for v in study.views}
+    assert set(found) == {v.role for v in made.views}
+    for view in made.views:
+        again = found[view.role]
+        # Slices are put in order along their normal, which may be the other way round.
+        turn = slice(None, None, 1 if np.allclose(view.planes[0].origin, again.planes[0].origin, atol=0.1) else -1)
+        for a, b in zip(view.planes, again.planes[turn], strict=True):
+            np.testing.assert_allclose(a.corners, b.corners, atol=1e-3)
+        for phase in range(view.phases):
+            np.testing.assert_array_equal(view.pixels(phase), again.pixels(phase)[turn])
+            labels = again.labels(phase)
+            assert labels is not None
+            np.testing.assert_array_equal(view.labels(phase), labels[turn])
+        assert again.label_names == view.label_names
 
 
 # ---------------------------------------------------------------------------------------------

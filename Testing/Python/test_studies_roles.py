@@ -24,6 +24,7 @@ from SSLEngine.studies import mirrored
 from SSLEngine.studies import read_study
 from SSLEngine.studies.heart_roles import Candidate
 from SSLEngine.studies.heart_roles import assign_heart_roles
+from SSLEngine.studies.knee_roles import find_side
 from SSLEngine.studies.roles import roles_in_name
 from SSLEngine.studies.study import Study
 
@@ -195,6 +196,16 @@ def _knee_study(layout: dict[str, list[Plane]], **attributes: str) -> Study:
 def test_laterality_tag_beats_position() -> None:
     study = _knee_study(knee_layout(np.random.default_rng(0), "left"), laterality="R")
     assert study.side == "right"
+
+
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [("PD sag L", "left"), ("knee_RT", "right"), ("r2 map", None), ("left and right", None), ("dess", None)],
+)
+def test_side_from_names(name: str, side: str | None) -> None:
+    middle = [plane((1, 0, 0), (0, 0, 0))]
+    views = [View(name, Path(name), middle, 1, lambda _: np.zeros((1, 1, 1), np.float32))]
+    assert find_side(views)[0] == side
 
 
 def test_mirrored_knee_changes_side_and_keeps_pixels() -> None:

@@ -24,8 +24,8 @@ SAME_ROLE_DEG = 30.0
 MIN_SIDE_MM = 30.0
 MIRROR = np.array([-1.0, 1.0, 1.0])
 
-_LEFT = re.compile(r"(?<![a-z])(left|links|li|lt|l)(?![a-z])")
-_RIGHT = re.compile(r"(?<![a-z])(right|rechts|re|rt|r)(?![a-z])")
+_LEFT = re.compile(r"(?<![a-z0-9])(left|links|li|lt|l)(?![a-z0-9])")
+_RIGHT = re.compile(r"(?<![a-z0-9])(right|rechts|re|rt|r)(?![a-z0-9])")
 
 
 def _groups(normals: Sequence[Array]) -> list[list[int]]:

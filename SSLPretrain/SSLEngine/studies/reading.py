@@ -41,6 +41,12 @@ from .volumes import volume_extension
 #: ``progress(done, total, message)``.
 Progress = Callable[[int, int, str], None]
 OVERRIDES_FILE = "study.json"
+#: Files that are not opened to see whether they are DICOM.
+NO_IMAGE_EXTENSIONS = (
+    *(".json", ".txt", ".csv", ".tsv", ".md", ".html", ".xml", ".yml", ".pdf", ".log", ".py", ".sh", ".xlsx", ".docx"),
+    *(".png", ".jpg", ".jpeg", ".gif", ".svg", ".bmp", ".tif", ".tiff", ".avi", ".mp4", ".mov"),
+    *(".zip", ".gz", ".tar", ".7z", ".mrml", ".mrb", ".stl", ".vtk", ".vtp", ".h5", ".pt", ".safetensors"),
+)
 #: A volume with at most this many different values, none above the second number, is a label map.
 MAX_LABEL_VALUES = 32
 MAX_LABEL_VALUE = 255
@@ -107,14 +113,15 @@ def list_files(path: Path) -> list[Path]:
     try:
         if path.is_file():
             return [path]
-        if not path.is_dir():
-            msg = f"{path} does not exist: check the spelling."
-            raise StudyError(msg)
-        next(path.iterdir(), None)
+        exists = path.is_dir()
+        next(path.iterdir() if exists else iter(()), None)
     except (OSError, ValueError) as error:
         reason = "permission denied" if isinstance(error, PermissionError) else str(error)
         msg = f"{path} cannot be opened ({reason}): check the path and its permissions."
         raise StudyError(msg) from error
+    if not exists:
+        msg = f"{path} does not exist: check the spelling."
+        raise StudyError(msg)
     found: list[Path] = []
     for folder, folders, files in os.walk(path):
         folders[:] = sorted(name for name in folders if not _hidden(name))
@@ -129,10 +136,9 @@ def _hidden(name: str) -> bool:
 def may_be_dicom(path: Path) -> bool:
     """Whether a file is worth opening as DICOM: everything that is not plainly something else."""
     name = path.name.lower()
-    others = (".json", ".txt", ".csv", ".md", ".png", ".jpg", ".html", ".xml", ".pdf", ".zip", ".gz", ".py", ".log")
     if name in ("license", "readme", "dicomdir", "thumbs.db", "desktop.ini"):
         return False
-    return not (volume_extension(path) or name.endswith((*others, *FOREIGN_EXTENSIONS)))
+    return not (volume_extension(path) or name.endswith((*NO_IMAGE_EXTENSIONS, *FOREIGN_EXTENSIONS)))
 
 
 def fill_study(
@@ -219,9 +225,7 @@ def _few_values(header: VolumeHeader) -> bool:
 
 def report_foreign(folder: Path, problems: list[Irregularity]) -> None:
     """Notes the volume files of a folder that are of a kind that is not read."""
-    if not folder.is_dir():
-        return
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.iterdir()) if folder.is_dir() else [folder]:
         if path.name.lower().endswith(FOREIGN_EXTENSIONS) and not path.name.startswith("."):
             what = "volumes of this kind are not read"
             problems.append(Irregularity(str(path), what, "it is left out; save it as .nii.gz or .nrrd"))
@@ -234,8 +238,9 @@ def why_nothing(path: Path, problems: Sequence[Irregularity], labels: Sequence[P
     if not problems:
         return f"{path} holds no image: give DICOM files, or volumes ending in .nii, .nii.gz, .nrrd or .mha."
     first, more = problems[0], len(problems) - 1
+    remedy = first.consequence.removeprefix("left out; ")
     # What a StudyError said is a sentence with its file and remedy already.
-    whole = first.what if str(path) in first.what else f"{first.where}: {first.what}; {first.consequence}."
+    whole = first.what if str(path) in first.what else f"{first.where}: {first.what}; {remedy}."
     return whole + (f" ({more} more in {path} cannot be used either.)" if more else "")
 
 
