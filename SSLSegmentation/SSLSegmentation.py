@@ -409,6 +409,28 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
         if not slicer.util.saveNode(node, str(path)):
             raise RuntimeError(_("{path} could not be written; check folder and disk.").format(path=path))
 
+    def exportDicom(self, source: str | Path, node: Any, path: str | Path) -> Path:
+        """Writes a segmentation as DICOM SEG in a job.
+
+        Args:
+            source: Folder of the exam's DICOM files.
+            node: A segmentation of one of its series.
+            path: The DICOM file to write.
+
+        Returns:
+            The job's folder.
+        """
+        folder = self.workers.newFolder("export")
+        folder.mkdir(parents=True)
+        self.exportSegmentation(node, folder / "segmentation.seg.nrrd")
+        settings = {
+            "source": str(Path(source).resolve()),
+            "segmentation": str(folder / "segmentation.seg.nrrd"),
+            "out": str(Path(path).resolve()),
+        }
+        needs = _requirements().with_name("requirements-dicomseg.txt")
+        return self.workers.run("export", settings, folder, needs)
+
     def makeSample(self, organ: str = "heart", seed: int = 0) -> list[Any]:
         """Makes one synthetic exam in a process, waits for it and loads it; returns its volume nodes."""
         folder = self.workers.newFolder("phantom")

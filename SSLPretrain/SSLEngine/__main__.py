@@ -18,6 +18,7 @@ from typing import TextIO
 
 from . import __version__
 from . import jobs
+from . import tasks
 from .geometry import GeometryError
 from .jobs import Cancelled
 from .jobs import JobError
@@ -290,8 +291,6 @@ def _companion(folder: Path) -> Iterator[Reporter]:
 
 def _task(kind: str, folder: Path) -> int:
     """Runs a prepared job that is no training: ``VERB --job FOLDER``, as a window starts it."""
-    from . import tasks
-
     settings = jobs.load(folder)["settings"]
     with _worker(folder.resolve(), quiet=False) as reporter:
         reporter.event("finished", message=tasks.run(kind, settings, reporter))
@@ -497,7 +496,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb; returns the exit code."""
     given = sys.argv[1:] if argv is None else list(argv)
     try:
-        if len(given) == 3 and given[1] == "--job" and given[0] in ("inspect", "phantom", "segment", "planes", "probe"):
+        if len(given) == 3 and given[1] == "--job" and given[0] in tasks.TASKS:
             return _task(given[0], Path(given[2]))
         arguments = build_parser().parse_args(given)
         code: int = arguments.run(arguments)

@@ -132,6 +132,13 @@ def planes(reporter: Reporter, model: str, input: str, device: str = "auto", lab
     return f"Found {len(document['planes'])} planes of {input}"
 
 
+def export(reporter: Reporter, source: str, segmentation: str, out: str) -> str:
+    """Writes a segmentation as DICOM SEG."""
+    from .dicom_seg import write_dicom_seg
+
+    return f"Wrote {write_dicom_seg(Path(source), Path(segmentation), Path(out))}"
+
+
 def probe(reporter: Reporter, pretrain: Mapping[str, Any] | None = None) -> str:
     """Tells the devices that torch can use and, for a pretraining's settings, how long and how large it would be."""
     import torch
@@ -209,5 +216,6 @@ TASKS: dict[str, Callable[..., str]] = {
     "phantom": phantom,
     "segment": segment,
     "planes": planes,
+    "export": export,
     "probe": probe,
 }

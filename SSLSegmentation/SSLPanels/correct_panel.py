@@ -10,6 +10,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from SSLEngine import jobs
 from SSLScene import undo
 
 from .section import Section
@@ -72,7 +73,8 @@ class CorrectPanel(Section):
         self.ui.show3DButton.setSegmentationNode(node)
         self.ui.collectButton.enabled = bool(self.segmentations())
         self.ui.exportNrrdButton.enabled = node is not None
-        self.ui.exportDicomButton.enabled = node is not None and self.exam is not None
+        from_disk = self.exam is not None and self.exam.study.path.is_dir()
+        self.ui.exportDicomButton.enabled = node is not None and from_disk and not self.owner.busy
 
     def _selectNodes(self) -> None:
         node = self.parameters.segmentation if self.parameters is not None else None
@@ -117,4 +119,10 @@ class CorrectPanel(Section):
         path = qt.QFileDialog.getSaveFileName(None, _("Save"), f"{self.exam.study.name}.dcm", "*.dcm")
         if path:
             with slicer.util.tryWithErrorDisplay(_("The DICOM object could not be written."), waitCursor=True):
-                self.logic.exportDicom(self.exam, self.parameters.segmentation, Path(path))
+                folder = self.logic.exportDicom(self.exam.study.path, self.parameters.segmentation, path)
+                self.owner.follow(folder, self._onExported)
+
+    @staticmethod
+    def _onExported(folder: Path, status: jobs.Status) -> None:
+        if status.state == jobs.FINISHED:
+            slicer.util.showStatusMessage(status.message, 5000)

@@ -47,6 +47,7 @@ def kinds() -> dict[str, str]:
         "probe": _("Looking at the devices"),
         "phantom": _("Making synthetic exams"),
         "planes": _("Predicting planes"),
+        "export": _("Exporting"),
     }
 
 

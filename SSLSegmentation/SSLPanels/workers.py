@@ -49,13 +49,16 @@ class Workers:
         """Keeps new jobs in a folder; empty text goes back to the default."""
         slicer.app.settings().setValue(FOLDER_KEY, path)
 
-    def run(self, kind: str, settings: Mapping[str, Any], out: str | Path | None = None) -> Path:
+    def run(
+        self, kind: str, settings: Mapping[str, Any], out: str | Path | None = None, needs: Path | None = None
+    ) -> Path:
         """Creates and starts a job.
 
         Args:
             kind: Verb of the command line.
             settings: Plain values; the worker validates them.
             out: Folder of the job; a new one, named by kind and time, by default.
+            needs: A further requirements file.
 
         Returns:
             The job's folder.
@@ -64,8 +67,8 @@ class Workers:
             JobError: It cannot be created or started.
             RequirementsMissing: Something that it needs is not installed.
         """
-        if self.python is None:
-            requirements.ensure(self._requirements, self._requester)
+        for path in filter(None, (self._requirements, needs)) if self.python is None else ():
+            requirements.ensure(path, self._requester)
         folder = jobs.create(Path(out) if out else self.newFolder(kind), kind, settings)
         self._start(folder)
         return folder

@@ -353,7 +353,6 @@ def test_failing_jobs_say_why(window: Window, exams: Path, tmp_path: Path, fault
     folder = jobs.create(tmp_path / "job", "pretrain", settings)
     jobs.start(folder, python)
     if fault == "killed":
-        window.spin(lambda: jobs.status(folder).step > 0)
         jobs.kill(folder)
     seen: list[jobs.Status] = []
     window.pretrain.logic.follow(folder, onFinished=seen.append)
@@ -450,7 +449,7 @@ def test_fine_tunes_on_the_scenes_segments(window: Window) -> None:
     node = draw_labels(window)
     panel.parameters.segmentation = node
     panel.parameters.labelled = str(window.home / "labelled")
-    panel.ui.stepsSpinBox.value = 12
+    panel.ui.stepsSpinBox.value = 4
     assert panel.ui.finetuneButton.enabled
     panel.ui.finetuneButton.click()
     assert not pythonqt.slot_errors
@@ -541,6 +540,35 @@ def test_corrects_and_fine_tunes_again(window: Window) -> None:
     view = study.first("sax")
     value = {n: v for v, n in view.label_names.items()}[painted]
     assert np.array_equal(view.labels(0) == value, mask > 0)
+
+
+def test_exports(window: Window, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file holds the segments on the exam's grid; DICOM SEG of an exam that is no DICOM says so."""
+    import numpy as np
+    import qt
+
+    from SSLEngine.studies.labels import read_label_file
+
+    panel = window.segmentation
+    path = tmp_path / "saved.seg.nrrd"
+    monkeypatch.setattr(type(qt.QFileDialog), "getSaveFileName", lambda *_: str(path), raising=False)
+    panel.ui.exportNrrdButton.click()
+    from SSLScene import segments
+
+    item = panel.exam.first("sax")
+    labels, names = segments.labels_of(window.scene, panel.parameters.segmentation, item.volume)
+    written = read_label_file(path)
+    read = written.reader(item.view.planes)(0)
+    for value, name in names.items():
+        stored = [v for v, n in written.names.items() if n == name]
+        assert np.array_equal(read == stored[0], labels == value), name
+    path = tmp_path / "saved.dcm"
+    panel.ui.exportDicomButton.click()
+    folder = panel.monitor.folder
+    window.spin(lambda: not panel.busy)
+    assert jobs.status(folder).state == jobs.FAILED
+    assert "no single-frame DICOM images" in jobs.status(folder).message
+    assert window.application.messages[-1][0] == "error"
 
 
 def test_state_is_kept_in_the_scene_and_closing_clears(window: Window, tmp_path: Path) -> None:

@@ -347,6 +347,11 @@ def _util(application: Application) -> dict[str, Any]:
         }
         return SimpleNamespace(**named)
 
+    def save_node(node: Any, filename: str, properties: Any = None) -> bool:
+        node.AddDefaultStorageNode(str(filename))
+        node.GetStorageNode().SetFileName(str(filename))
+        return bool(node.GetStorageNode().WriteData(node))
+
     def message(kind: str) -> Callable[..., bool]:
         return lambda text, windowTitle=None, parent=None, standardButtons=None, **kwargs: application.ask(kind, text)
 
@@ -363,6 +368,7 @@ def _util(application: Application) -> dict[str, Any]:
         confirmYesNoDisplay=message("confirm"),
         messageBox=message("box"),
         showStatusMessage=lambda message, duration=0: application.messages.append(("status", message)),
+        saveNode=save_node,
         pip_install=pip_install,
         startupEnvironment=lambda: dict(os.environ),
         mainWindow=lambda: None,
