@@ -78,15 +78,16 @@ def views_of_exam(frames: Sequence[Frame], policy: FramePolicy = "warn") -> tupl
     Raises:
         StudyError: A series has no frame of reference and the policy is ``require``.
     """
-    kept, problems = _ordinary(_without_copies(frames))
-    stacks = [Stack(slices) for group in _groups(kept[0]) for slices in [_slices(group)] if slices]
+    distinct, problems = _without_copies(frames)
+    kept, left_out = _ordinary(distinct)
+    problems += left_out
+    stacks = [Stack(slices) for group in _groups(kept) for slices in [_slices(group)] if slices]
     for stack in stacks:
         _settle_phases(stack)
     stacks = _join_single_slices(stacks)
     stacks.sort(key=lambda s: (s.first.series_number, s.first.series_uid, -len(s.slices)))
     names = _names(stacks)
     views = [_view(stack, name, policy) for stack, name in zip(stacks, names, strict=True)]
-    problems += kept[1]
     for stack, view in zip(stacks, views, strict=True):
         problems += [Irregularity(view.name, what, so) for what, so in stack.problems + _shape_problems(stack, view)]
     return views, problems + _frame_problems(views, policy) + _twice_problems(stacks, views)
@@ -96,10 +97,7 @@ def views_of_exam(frames: Sequence[Frame], policy: FramePolicy = "warn") -> tupl
 # What is no ordinary image
 
 
-_Counted = tuple[list[Frame], list[Irregularity]]
-
-
-def _without_copies(frames: Sequence[Frame]) -> _Counted:
+def _without_copies(frames: Sequence[Frame]) -> tuple[list[Frame], list[Irregularity]]:
     """Each instance once: the same SOPInstanceUID and frame number is the same image."""
     seen: dict[tuple[str, int], Frame] = {}
     copies: list[Frame] = []
@@ -130,21 +128,19 @@ def _kind(frame: Frame) -> str:
     return ""
 
 
-def _ordinary(counted: _Counted) -> tuple[_Counted, list[Irregularity]]:
+def _ordinary(frames: Sequence[Frame]) -> tuple[list[Frame], list[Irregularity]]:
     """Leaves out localisers, derived and phase images, unless there is nothing else."""
-    frames, problems = counted
-    kinds = [_kind(f) for f in frames]
+    kept: list[Frame] = []
     left: dict[tuple[str, str], list[Frame]] = {}
-    for frame, kind in zip(frames, kinds, strict=True):
-        left.setdefault((kind, frame.series_uid if kind else ""), []).append(frame)
-    kept = left.pop(("", ""), [])
+    for frame in frames:
+        kind = _kind(frame)
+        (left.setdefault((kind, frame.series_uid), []) if kind else kept).append(frame)
     if not kept:
-        kept = list(frames)
-        what = "the exam holds nothing but " + ", ".join(sorted({k for k, _ in left}))
-        return (kept, problems), [Irregularity(str(frames[0].path.parent), what, "they are used as they are")]
-    for (kind, _), group in left.items():
-        problems.append(Irregularity(_where(group[0]), f"{len(group)} {kind}", "left out"))
-    return (kept, problems), []
+        what = "the exam holds nothing but " + ", ".join(sorted({kind for kind, _ in left}))
+        return list(frames), [Irregularity(str(frames[0].path.parent), what, "they are used as they are")]
+    return kept, [
+        Irregularity(_where(group[0]), f"{len(group)} {kind}", "left out") for (kind, _), group in left.items()
+    ]
 
 
 def _where(frame: Frame) -> str:
