@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from dataclasses import dataclass
 from dataclasses import field
-from dataclasses import fields
+from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 from typing import Any
 from typing import Literal
 
+import msgspec
 import torch
 from safetensors import SafetensorError
 from safetensors import safe_open
@@ -24,10 +26,17 @@ from torch import nn
 
 from .jobs import write_atomically
 from .networks.unet import TaskUNet
+from .settings import Grid
+from .settings import Network
+from .settings import parse
+from .settings import plain
 
 FORMAT_VERSION = 1
 HEADER_KEY = "sslsegmentation"
 SEGMENTATION = "segmentation"
+
+#: No description of a network or grid is believed beyond these.
+MAX_CHANNELS, MAX_PATCH = 4096, 4096
 
 #: A transfer that fits less than this share of the wanted weights is refused.
 MIN_FIT = 0.8
@@ -94,12 +103,14 @@ def load_model(path: Path) -> tuple[TaskUNet, Card]:
         ModelError: It is no model of this program, of a newer format, or damaged.
     """
     card, tensors = _read(path, weights=True)
-    network = build(card)
-    wanted = network.state_dict()
+    # Compared before any memory is spent on a network that a file merely claims.
+    with torch.device("meta"):
+        wanted = build(card).state_dict()
     wrong = [k for k in wanted if k not in tensors or tensors[k].shape != wanted[k].shape]
     if wrong or len(tensors) != len(wanted):
         msg = f"{path} is damaged: its weights do not fit its own description; get the file again."
         raise ModelError(msg)
+    network = build(card)
     network.load_state_dict(tensors)
     return network, card
 
@@ -122,30 +133,50 @@ def _read(path: Path, weights: bool) -> tuple[Card, dict[str, torch.Tensor]]:
     return _parse_header(path, header), tensors
 
 
+class _Label(msgspec.Struct):
+    """What every entry of ``Card.labels`` must hold."""
+
+    index: Annotated[int, msgspec.Meta(ge=1, le=255)]
+    value: Annotated[int, msgspec.Meta(ge=1, le=255)]
+    name: str
+    colour: tuple[float, float, float]
+    category: tuple[str, str, str]
+    type: tuple[str, str, str]
+
+
 def _parse_header(path: Path, text: str) -> Card:
+    version: Any = None
+    card: Card | None = None
     try:
         header = json.loads(text)
-        version = header.pop("format")
-        known = {f.name for f in fields(Card)}
-        card = Card(**{k: v for k, v in header.items() if k in known})
-        widths = [int(w) for w in card.network["widths"]]
-        heads = [int(c) for part in ("pixel", "image") for c in card.heads[part].values()]
-        usable = (
-            card.network["kind"] == "unet"
-            and 2 <= len(widths) <= 8
-            and all(0 < w <= 4096 for w in widths)
-            and all(0 < c <= 4096 for c in heads)
-            and 0 < float(card.grid["spacing_mm"]) < 100
-        )
-    except (json.JSONDecodeError, TypeError, KeyError, ValueError, AttributeError):
-        usable, version = False, 0
-    if version and version > FORMAT_VERSION:
+        version = header["format"]
+        card = msgspec.convert(header, Card)
+        usable = version == FORMAT_VERSION and _usable(card)
+        card = replace(card, grid=plain(parse(card.grid, Grid)))
+    except (TypeError, KeyError, ValueError, RecursionError, msgspec.ValidationError):
+        usable = False
+    if isinstance(version, int) and version > FORMAT_VERSION:
         msg = f"{path} has format {version}, newer than this program knows ({FORMAT_VERSION}); update SSLSegmentation."
         raise ModelError(msg)
-    if not usable:
+    if card is None or not usable:
         msg = f"The description inside {path} cannot be used; get the file again or choose another."
         raise ModelError(msg)
     return card
+
+
+def _usable(card: Card) -> bool:
+    """Whether a card describes a network that can be built and used; its numbers come from a file of anybody's."""
+    network, grid = parse(card.network, Network), parse(card.grid, Grid)
+    labels = msgspec.convert(card.labels, list[_Label])
+    heads = [head for part in ("pixel", "image") for head in card.heads[part].items()]
+    return (
+        "widths" in card.network
+        and "spacing_mm" in card.grid
+        and max(network.widths) <= MAX_CHANNELS
+        and grid.patch <= MAX_PATCH
+        and all(name.isidentifier() and 0 < count <= MAX_CHANNELS for name, count in heads)
+        and (card.kind == "pretrained" or card.heads["pixel"].get(SEGMENTATION) == len(labels) + 1)
+    )
 
 
 # ---------------------------------------------------------------------------------------------
