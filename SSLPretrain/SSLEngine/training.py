@@ -330,7 +330,13 @@ def train(run: Run, reporter: Reporter, rank: int = 0, world: int = 1) -> TaskUN
     Raises:
         Cancelled: A stop was asked for; a checkpoint is written.
         FloatingPointError: The loss is not finite.
+        SettingsError: The patch does not fit the network.
     """
+    factor = run.network.factor
+    if run.patch % factor or run.patch == factor:
+        levels = factor.bit_length()
+        msg = f"grid.patch is {run.patch} and must be a larger multiple of {factor} for network.widths of {levels} levels."
+        raise SettingsError(msg)
     folder, steps = reporter.folder, run.schedule.steps
     optimiser = make_optimiser(run)
     average = deepcopy(run.network).requires_grad_(False)

@@ -330,3 +330,12 @@ def test_validation_does_not_change_the_way_of_training(tmp_path: Path) -> None:
     assert same(train(often, Reporter(None)).state_dict(), train(never, Reporter(None)).state_dict())
     assert len(often.history) == 6
     assert set(often.history[0]) == {"step", "segmentation"}
+
+
+@pytest.mark.parametrize("patch", [30, 8, 4])
+def test_a_patch_that_the_network_cannot_halve_is_refused(patch: int) -> None:
+    run = tiny_run()
+    run.network = TaskUNet((4, 8, 16, 32), {"segmentation": 2})
+    run.patch = patch
+    with pytest.raises(SettingsError, match=r"grid\.patch is .* multiple of 8 for network\.widths of 4 levels"):
+        train(run, Reporter(None))
