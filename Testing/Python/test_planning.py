@@ -1,0 +1,267 @@
+"""Planes read off heatmaps: against known planes, with noise, bad slices and too few lines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from SSLEngine.__main__ import main
+from SSLEngine.geometry import Array
+from SSLEngine.geometry import Plane
+from SSLEngine.geometry import crossing_line
+from SSLEngine.models import Card
+from SSLEngine.models import ModelError
+from SSLEngine.models import save_model
+from SSLEngine.networks.unet import TaskUNet
+from SSLEngine.phantom.heart import draw_body
+from SSLEngine.phantom.heart_views import lay_heart_planes
+from SSLEngine.planning import acquired_planes
+from SSLEngine.planning import find_plane
+from SSLEngine.planning import measure_planes
+from SSLEngine.planning import plan
+from SSLEngine.planning import plane_errors
+from SSLEngine.planning import predict_planes
+from SSLEngine.planning import reference_point
+from SSLEngine.planning import see
+from SSLEngine.settings import Crossings
+from SSLEngine.settings import Grid
+from SSLEngine.settings import Network
+from SSLEngine.settings import plain
+from SSLEngine.slices import guests_of
+from SSLEngine.slices import landmark
+from SSLEngine.slices import network_plane
+from SSLEngine.studies import Study
+from toy_exams import toy_study
+from toy_exams import write_toy_cohort
+
+SIGMA = 7.5
+GRID = Grid(patch=96, spacing_mm=2.5, phases=1)
+SIDE = 144
+
+
+def heat_of(host: Plane, guest: Plane, sigma: float = SIGMA) -> Array:
+    """The exact heatmap of a guest; black where there is none."""
+    line = crossing_line(host, guest)
+    y, x = np.mgrid[: host.size[1], : host.size[0]]
+    if line is None:
+        return np.zeros(x.shape)
+    return np.exp(-0.5 * (line.distance(np.stack([x, y], -1)) / sigma) ** 2)
+
+
+def wrong_heat(side: int, rng: np.random.Generator) -> Array:
+    """A line that has nothing to do with the guest, as bright as a right one."""
+    angle, offset = rng.uniform(0, np.pi), rng.uniform(-20, 20)
+    y, x = np.mgrid[:side, :side] - side / 2
+    return np.exp(-0.5 * (((x * np.cos(angle) + y * np.sin(angle) - offset) * GRID.spacing_mm) / SIGMA) ** 2)
+
+
+# ---------------------------------------------------------------------------------------------
+# From heatmaps to planes
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["sax", "2ch", "3ch", "4ch"]))
+@hypothesis_settings(max_examples=25, deadline=None)
+def test_a_known_plane_is_found_despite_noise_and_bad_slices(seed: int, role: str) -> None:
+    """Planes as technologists lay them; a sixth of the slices show a wrong line, all are noisy."""
+    rng = np.random.default_rng(seed)
+    laid = lay_heart_planes(draw_body(rng).shape, rng)
+    guest = laid[role][len(laid[role]) // 2]
+    hosts = [network_plane(p, GRID.spacing_mm, SIDE, None) for r, planes in laid.items() if r != role for p in planes]
+    bad = rng.choice(len(hosts), len(hosts) // 6, replace=False)
+    heats = [wrong_heat(SIDE, rng) if k in bad else heat_of(h, guest) for k, h in enumerate(hosts)]
+    heats = [rng.uniform(0.5, 1) * h + 0.1 * rng.standard_normal(h.shape) for h in heats]
+    found = find_plane([see(h, m, SIGMA) for h, m in zip(hosts, heats, strict=True)], SIGMA)
+    assert found is not None
+    degrees, mm = plane_errors(found.normal, found.point, guest, laid["sax"][len(laid["sax"]) // 2].centre)
+    assert degrees < 0.5
+    assert mm < 0.5
+    assert found.slices >= len(hosts) - len(bad)
+    assert abs(np.linalg.norm(found.normal) - 1) < 1e-9
+
+
+def test_confidence_falls_with_bad_slices_and_noise() -> None:
+    rng = np.random.default_rng(0)
+    laid = lay_heart_planes(draw_body(rng).shape, rng)
+    hosts = [network_plane(p, GRID.spacing_mm, SIDE, None) for p in laid["sax"]]
+    right = [heat_of(h, laid["4ch"][0]) for h in hosts]
+
+    def confidence(heats: list[Array]) -> float:
+        found = find_plane([see(h, m, SIGMA) for h, m in zip(hosts, heats, strict=True)], SIGMA)
+        return 0.0 if found is None else found.confidence
+
+    perfect = confidence(right)
+    some_bad = confidence([wrong_heat(SIDE, rng) if k % 3 == 0 else h for k, h in enumerate(right)])
+    all_bad = confidence([wrong_heat(SIDE, rng) for _ in right])
+    faint = confidence([0.3 * h for h in right])
+    noise = confidence([0.1 * rng.standard_normal(h.shape) for h in right])
+    assert perfect > 0.99
+    assert perfect > some_bad > all_bad
+    assert faint == pytest.approx(0.3, abs=0.02)
+    assert noise < 0.1
+
+
+def test_lines_that_do_not_determine_a_plane_give_none() -> None:
+    study = toy_study(0)
+    host = network_plane(study.views[0].planes[0], GRID.spacing_mm, SIDE, None)
+    seen = see(host, heat_of(host, study.views[2].planes[0]), SIGMA)
+    assert find_plane([], SIGMA) is None
+    assert find_plane([seen], SIGMA) is None
+    assert find_plane([seen, seen, seen], SIGMA) is None, "one line three times leaves the plane free to turn"
+    black = see(host, np.zeros((SIDE, SIDE)), SIGMA)
+    assert find_plane([black, black], SIGMA) is None
+
+
+def test_errors_are_degrees_between_planes_and_mm_at_the_crossing_point() -> None:
+    study = toy_study(3)
+    plane = guests_of(study)["4ch"]
+    centre = landmark(study)
+    assert centre is not None
+    assert np.allclose(reference_point(study), centre)
+    turn = np.radians(5)
+    normal = np.cos(turn) * plane.normal + np.sin(turn) * plane.x_direction
+    degrees, mm = plane_errors(-normal, centre + 3 * normal, plane, centre)
+    assert degrees == pytest.approx(5)
+    assert mm == pytest.approx(3)
+    # A point off the acquired plane is moved onto it first.
+    assert plane_errors(plane.normal, plane.origin, plane, centre + 9 * plane.normal) == pytest.approx((0, 0), abs=1e-6)
+
+
+# ---------------------------------------------------------------------------------------------
+# From a study to planes
+
+
+class Oracle(torch.nn.Module):
+    """A network that knows the answer: it is told which slices it will be shown, in order."""
+
+    factor = 16
+
+    def __init__(self, heats: list[Array]) -> None:
+        super().__init__()
+        self.heats = heats
+
+    def forward(self, images: torch.Tensor, tasks: list[str]) -> dict[str, torch.Tensor]:
+        now, self.heats = self.heats[: len(images)], self.heats[len(images) :]
+        return {tasks[0]: torch.from_numpy(np.stack(now)).float()}
+
+
+def card_of(settings: Crossings, roles: list[str]) -> Card:
+    heads = {"pixel": {"crossings": len(settings.guests)}, "image": {}}
+    network = plain(Network(widths=(4, 8, 8)))
+    return Card("pretrained", network, heads, plain(GRID), "heart", roles, {"crossings": plain(settings)})
+
+
+def oracle_of(study: Study, truth: dict[str, Plane], settings: Crossings, hosts: tuple[str, ...]) -> Oracle:
+    """Heatmaps of the planes in ``truth`` on every slice of a study; garbage in the channels of other guests."""
+    peak = 1.0 if settings.peak == "one" else 10 / (settings.sigma_mm * np.sqrt(2 * np.pi))
+    heats = []
+    for view in study.views:
+        for plane in view.planes if view.role in hosts else []:
+            host = network_plane(plane, GRID.spacing_mm, SIDE, None)
+            channels = [
+                peak * heat_of(host, truth[g], settings.sigma_mm) if g in truth else np.ones((SIDE, SIDE))
+                for g in settings.guests
+            ]
+            heats.append(np.stack(channels))
+    return Oracle(heats)
+
+
+@pytest.mark.parametrize("settings", [Crossings(), Crossings(peak="area", sigma_mm=5.0, stack_guest="basal")])
+def test_planes_of_a_study_are_found_and_compared(settings: Crossings) -> None:
+    study = toy_study(5, slices=7)
+    truth = acquired_planes(study, settings.stack_guest)
+    oracle = oracle_of(study, truth, settings, ("sax", "2ch", "4ch"))
+    planes = predict_planes(oracle, card_of(settings, ["2ch", "4ch", "sax"]), study, torch.device("cpu"))  # type: ignore[arg-type]
+    assert {p["role"] for p in planes} == {"sax", "2ch", "4ch"}
+    for plane in planes:
+        assert plane["error_deg"] < 0.2
+        assert plane["error_mm"] < 0.2
+        assert plane["confidence"] > 0.9
+        acquired = truth[plane["role"]]
+        assert abs(acquired.signed_distance(plane["point_mm"])) < 0.2
+        assert np.array(plane["normal"]) @ acquired.normal > 0.99
+    basal = min(study.views[0].planes, key=lambda p: float(p.centre @ np.array([0.7, -0.5, -0.5])))
+    assert (truth["sax"] is basal) == (settings.stack_guest == "basal")
+
+
+def test_a_plane_that_was_not_acquired_is_proposed_and_has_no_error() -> None:
+    study = toy_study(6, slices=7)
+    truth = guests_of(study)
+    alone = Study("alone", Path("alone"), list(study.with_role("sax")), organ="heart")
+    oracle = oracle_of(alone, truth, Crossings(), ("sax",))
+    planes = predict_planes(oracle, card_of(Crossings(), ["2ch", "4ch", "sax"]), alone, torch.device("cpu"))  # type: ignore[arg-type]
+    assert {p["role"] for p in planes} == {"2ch", "4ch"}
+    for plane in planes:
+        assert plane["error_deg"] is None
+        assert plane["error_mm"] is None
+        assert plane_errors(np.array(plane["normal"]), np.array(plane["point_mm"]), truth[plane["role"]], None)[0] < 0.2
+
+
+def test_hosts_can_be_limited_and_errors_collected() -> None:
+    study = toy_study(7, slices=7)
+    oracle = oracle_of(study, guests_of(study), Crossings(), ("sax",))
+    card = card_of(Crossings(), ["2ch", "4ch", "sax"])
+    errors = measure_planes(oracle, card, [study], torch.device("cpu"), ("sax",))  # type: ignore[arg-type]
+    assert set(errors) == {"2ch", "4ch"}
+    assert errors["2ch"]["studies"] == 1
+    assert errors["2ch"]["median_deg"] < 0.2
+
+
+def test_a_patient_who_moved_shows_as_an_error() -> None:
+    """The network sees the true plane; the header of the acquired one says something else."""
+    study = toy_study(8, slices=7)
+    truth = guests_of(study)
+    four = next(study.with_role("4ch"))
+    moved = four.planes[0]
+    four.planes[0] = Plane(
+        moved.origin + 8 * moved.normal, moved.x_direction, moved.y_direction, moved.spacing, moved.size
+    )
+    oracle = oracle_of(study, truth, Crossings(), ("sax",))
+    planes = predict_planes(oracle, card_of(Crossings(), ["2ch", "4ch", "sax"]), study, torch.device("cpu"), ("sax",))  # type: ignore[arg-type]
+    errors = {p["role"]: p["error_mm"] for p in planes}
+    assert errors["4ch"] == pytest.approx(8, abs=0.3)
+    assert errors["2ch"] < 0.3
+
+
+# ---------------------------------------------------------------------------------------------
+# The verb
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """An untrained model with a head for crossings: its planes mean nothing, its document must be right."""
+    torch.manual_seed(0)
+    path = tmp_path / "model.safetensors"
+    save_model(path, TaskUNet((4, 8, 8), {"crossings": 7}, {}), card_of(Crossings(), ["2ch", "4ch", "sax"]))
+    return path
+
+
+def test_the_verb_writes_the_documented_shape(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exam = write_toy_cohort(tmp_path / "cohort", 1) / "toy-000"
+    assert main(["planes", "--model", str(model), str(exam), "--device", "cpu", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    for plane in document["planes"]:
+        assert {"role", "point_mm", "normal", "confidence", "error_deg", "error_mm"} <= set(plane)
+        assert len(plane["point_mm"]) == len(plane["normal"]) == 3
+        assert 0 <= plane["confidence"] <= 1
+    roles = [p["role"] for p in document["planes"]] + [p["role"] for p in document["not_found"]]
+    assert sorted(roles) == ["2ch", "4ch", "sax"]
+    assert main(["planes", "--model", str(model), str(exam), "--device", "cpu", "--hosts", "sax"]) == 0
+    assert "confidence" in capsys.readouterr().out
+
+
+def test_a_model_or_a_study_that_cannot_be_used_is_refused(model: Path, tmp_path: Path) -> None:
+    exam = write_toy_cohort(tmp_path / "cohort", 1) / "toy-000"
+    other = tmp_path / "other.safetensors"
+    card = Card("pretrained", plain(Network(widths=(4, 8, 8))), {"pixel": {"positions": 10}, "image": {}}, plain(GRID))
+    save_model(other, TaskUNet((4, 8, 8), {"positions": 10}, {}), card)
+    with pytest.raises(ModelError, match="--pretext crossings"):
+        plan(other, exam)
+    assert main(["planes", "--model", str(other), str(exam)]) == 2
+    assert main(["planes", "--model", str(model), str(exam), "--hosts", "cor"]) == 2
