@@ -335,7 +335,8 @@ def train(run: Run, reporter: Reporter, rank: int = 0, world: int = 1) -> TaskUN
     factor = run.network.factor
     if run.patch % factor or run.patch == factor:
         levels = factor.bit_length()
-        msg = f"grid.patch is {run.patch} and must be a larger multiple of {factor} for network.widths of {levels} levels."
+        need = f"a larger multiple of {factor} for network.widths of {levels} levels"
+        msg = f"grid.patch is {run.patch} and must be {need}."
         raise SettingsError(msg)
     folder, steps = reporter.folder, run.schedule.steps
     optimiser = make_optimiser(run)
