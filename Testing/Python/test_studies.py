@@ -285,6 +285,17 @@ def test_single_study_is_a_cohort_of_one(tmp_path: Path) -> None:
     assert [s.name for s in read_cohort(tmp_path / "exam" / "a.nii.gz").studies] == ["a"]
 
 
+def test_flat_folder_of_numbered_subjects(shared_data: Path) -> None:
+    cohort = read_cohort(shared_data / "heart-sax", labels_suffix="_gt")
+    assert [(s.name, s.subject, len(s.views)) for s in cohort.studies] == [
+        ("SCD0000101", "SCD0000101", 3),
+        ("SCD0000201", "SCD0000201", 2),
+        ("SCD0000301", "SCD0000301", 2),
+    ]
+    assert all(v.role == "sax" and (v.labelled or v.phases > 1) for s in cohort.studies for v in s.views)
+    assert "3 subjects" in read_study(shared_data / "heart-sax", labels_suffix="_gt").irregularities[0].what
+
+
 def test_nnunet_raw_dataset(tmp_path: Path) -> None:
     for case in ("case_1", "case_2"):
         write(random_pixels(), tmp_path / "imagesTr" / f"{case}_0000.nii.gz")

@@ -289,6 +289,12 @@ def test_duplicates(tmp_path: Path) -> None:
     assert "6 duplicates" in said(study)
 
 
+def test_one_instance_uid_for_all(tmp_path: Path) -> None:
+    write_series(tmp_path, SAX, phases=2, SOPInstanceUID="1.2.3")
+    study = read_study(tmp_path)
+    assert (len(study.views[0].planes), study.views[0].phases) == (6, 2)
+
+
 def test_two_patients(tmp_path: Path) -> None:
     write_series(tmp_path, SAX)
     write_series(tmp_path, SAX, PatientID="P2")

@@ -18,6 +18,7 @@ from .dicom import find_dicom
 from .dicom import group_exams
 from .reading import OVERRIDES_FILE
 from .reading import Progress
+from .reading import files_by_subject
 from .reading import fill_study
 from .reading import list_files
 from .reading import may_be_dicom
@@ -70,7 +71,8 @@ def read_cohort(
     """Reads a folder of exams, an nnU-Net raw dataset, or a single exam as a cohort of one.
 
     Exams are folders with volumes, and DICOM files at any depth, told apart by patient and StudyInstanceUID wherever
-    they lie. An exam that cannot be used is reported and left out.
+    they lie. A flat folder of volumes whose names start with numbered subjects (``SCD0000101_sax_ED.nii.gz``) is taken
+    apart by subject. An exam that cannot be used is reported and left out.
 
     Args:
         path: The folder; a single file is a cohort of one view.
@@ -125,7 +127,11 @@ def _parts(root: Path, files: Sequence[Path], exams: Sequence[Sequence[Any]]) ->
         parts.append(
             (_name(root, folder, exam, len(exams) > 1), folder, exam, by_folder.pop(inside[0]) if inside else [])
         )
-    parts += [(_name(root, folder, (), False), folder, (), volumes) for folder, volumes in by_folder.items()]
+    for folder, volumes in by_folder.items():
+        subjects = files_by_subject(volumes)
+        for subject, own in subjects.items():
+            name = subject if len(subjects) > 1 else _name(root, folder, (), False)
+            parts.append((name, folder, (), own))
     return sorted(_distinct(parts), key=lambda part: part[0])
 
 

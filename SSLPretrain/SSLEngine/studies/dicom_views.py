@@ -98,11 +98,14 @@ def views_of_exam(frames: Sequence[Frame], policy: FramePolicy = "warn") -> tupl
 
 
 def _without_copies(frames: Sequence[Frame]) -> tuple[list[Frame], list[Irregularity]]:
-    """Each instance once: the same SOPInstanceUID and frame number is the same image."""
-    seen: dict[tuple[str, int], Frame] = {}
+    """Each instance once: the same SOPInstanceUID and frame number is the same image, if it lies at the same place.
+
+    Some anonymisers give all images of a series one SOPInstanceUID.
+    """
+    seen: dict[tuple[object, ...], Frame] = {}
     copies: list[Frame] = []
     for frame in frames:
-        key = (frame.sop_uid or str(frame.path), frame.index)
+        key = (frame.sop_uid or str(frame.path), frame.index, frame.position, frame.trigger_time)
         if key in seen:
             copies.append(frame)
         else:

@@ -50,6 +50,8 @@ NO_IMAGE_EXTENSIONS = (
 #: A volume with at most this many different values, none above the second number, is a label map.
 MAX_LABEL_VALUES = 32
 MAX_LABEL_VALUE = 255
+#: Digits that make the first word of a file name a subject's.
+MIN_SUBJECT_DIGITS = 3
 
 
 @dataclass
@@ -141,6 +143,16 @@ def may_be_dicom(path: Path) -> bool:
     return not (volume_extension(path) or name.endswith((*NO_IMAGE_EXTENSIONS, *FOREIGN_EXTENSIONS)))
 
 
+def files_by_subject(volumes: Sequence[Path]) -> dict[str, list[Path]]:
+    """Volumes by the numbered subject that their names start with; all under one empty name where any lacks one."""
+    found: dict[str, list[Path]] = {}
+    for path in volumes:
+        first, _, rest = stem(path).partition("_")
+        subject = first if rest and sum(c.isdigit() for c in first) >= MIN_SUBJECT_DIGITS else ""
+        found.setdefault(subject, []).append(path)
+    return {"": list(volumes)} if "" in found else found
+
+
 def fill_study(
     study: Study,
     exam: Sequence[Any],
@@ -157,6 +169,11 @@ def fill_study(
     """
     overrides = read_overrides(study.path)
     label_paths = [f for f in volumes if is_label_file(f, labels_suffix)]
+    subjects = files_by_subject(volumes)
+    if len(subjects) > 1:
+        what = f"the names look like those of {len(subjects)} subjects ({', '.join(list(subjects)[:3])})"
+        so = "they are taken as one exam all the same; read the folder as a cohort to keep them apart"
+        study.irregularities.append(Irregularity(str(study.path), what, so))
     _add_dicom(study, exam, frame_of_reference)
     _add_volumes(study, [f for f in volumes if f not in label_paths])
     report_foreign(study.path, study.irregularities)
