@@ -12,10 +12,12 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from SSLEngine import tasks
 from SSLEngine.__main__ import main
 from SSLEngine.geometry import Array
 from SSLEngine.geometry import Plane
 from SSLEngine.geometry import crossing_line
+from SSLEngine.jobs import Reporter
 from SSLEngine.models import Card
 from SSLEngine.models import ModelError
 from SSLEngine.models import save_model
@@ -254,6 +256,9 @@ def test_the_verb_writes_the_documented_shape(model: Path, tmp_path: Path, capsy
     assert sorted(roles) == ["2ch", "4ch", "sax"]
     assert main(["planes", "--model", str(model), str(exam), "--device", "cpu", "--hosts", "sax"]) == 0
     assert "confidence" in capsys.readouterr().out
+    # A window asks for the same in a job's folder.
+    tasks.run("planes", {"model": str(model), "input": str(exam), "device": "cpu"}, Reporter(tmp_path))
+    assert json.loads((tmp_path / tasks.RESULT_FILE).read_text(encoding="utf-8")) == document
 
 
 def test_a_model_or_a_study_that_cannot_be_used_is_refused(model: Path, tmp_path: Path) -> None:
