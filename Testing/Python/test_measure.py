@@ -1,0 +1,210 @@
+"""Scores against closed forms: boxes and balls on anisotropic grids, names and values, cines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from SSLEngine.geometry import Plane
+from SSLEngine.measure import dice
+from SSLEngine.measure import ejection_fraction
+from SSLEngine.measure import evaluate
+from SSLEngine.measure import surface_distances
+from SSLEngine.measure import table
+from SSLEngine.segment import write_segmentation
+from SSLEngine.structures import structure
+from SSLEngine.studies import StudyError
+
+#: mm along slices, rows, columns.
+SPACING = (5.0, 2.0, 0.5)
+
+
+def box(
+    low: tuple[int, int, int], high: tuple[int, int, int], shape: tuple[int, int, int] = (12, 30, 40)
+) -> np.ndarray:
+    made = np.zeros(shape, bool)
+    made[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = True
+    return made
+
+
+def write(path: Path, labels: np.ndarray, spacing: tuple[float, float, float] = SPACING) -> Path:
+    """A bare label map; a 4D array gives a cine."""
+    volumes = labels if labels.ndim == 4 else labels[None]
+    images = []
+    for volume in volumes:
+        image = sitk.GetImageFromArray(volume.astype(np.int16))
+        image.SetSpacing(spacing[::-1])
+        image.SetOrigin((3.0, -4.0, 9.0))
+        images.append(image)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sitk.WriteImage(images[0] if len(images) == 1 else sitk.JoinSeries(images), str(path))
+    return path
+
+
+def entry(value: int, name: str) -> dict:
+    item = structure(name, value)
+    return {
+        "index": value,
+        "value": value,
+        "name": item.name,
+        "colour": item.colour,
+        "category": item.category,
+        "type": item.type,
+    }
+
+
+def write_named(path: Path, labels: np.ndarray, names: dict[int, str]) -> Path:
+    x, y, z = np.eye(3)
+    size = (labels.shape[2], labels.shape[1])
+    origin = np.array([3.0, -4.0, 9.0])
+    planes = [Plane(origin + k * SPACING[0] * z, x, y, (SPACING[2], SPACING[1]), size) for k in range(len(labels))]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_segmentation(path, labels.astype(np.uint8), planes, [entry(v, n) for v, n in names.items()])
+    return path
+
+
+@pytest.mark.parametrize(("axis", "mm"), [(0, 5.0), (1, 2.0), (2, 0.5)])
+def test_a_shifted_box_is_as_far_as_its_spacing_says(axis: int, mm: float) -> None:
+    a = box((3, 8, 10), (7, 16, 26))
+    shift = 2
+    b = np.roll(a, shift, axis)
+    far, mean = surface_distances(a, b, SPACING)
+    assert far is not None
+    assert mean is not None
+    # The faces across the shift lie exactly so far apart, and nothing lies further.
+    assert far == pytest.approx(shift * mm, abs=1e-4)
+    assert 0 < mean < shift * mm
+    side = (4, 8, 16)[axis]
+    assert dice(a, b) == pytest.approx(1 - shift / side)
+
+
+def test_two_balls_of_one_centre_are_apart_by_their_radii() -> None:
+    z, y, x = np.indices((24, 60, 60))
+    r = np.sqrt(((z - 12) * 3.0) ** 2 + ((y - 30) * 1.0) ** 2 + ((x - 30) * 1.25) ** 2)
+    small, large = r < 20, r < 28
+    far, mean = surface_distances(large, small, (3.0, 1.0, 1.25))
+    assert far == pytest.approx(8, abs=1.6)
+    assert mean == pytest.approx(8, abs=0.8)
+    assert dice(small, large) == pytest.approx(2 * 20**3 / (20**3 + 28**3), abs=0.01)
+
+
+def test_a_single_slice_is_measured_in_its_plane() -> None:
+    a, b = box((0, 5, 5), (1, 15, 15), (1, 30, 40)), box((0, 5, 9), (1, 15, 19), (1, 30, 40))
+    far, mean = surface_distances(a, b, (8.0, 2.0, 0.5))
+    assert far == pytest.approx(4 * 0.5)
+    assert mean is not None
+    assert mean < 2.0
+
+
+def test_what_is_empty_has_no_distance() -> None:
+    empty, full = np.zeros((2, 5, 5), bool), np.ones((2, 5, 5), bool)
+    assert surface_distances(empty, full, SPACING) == (None, None)
+    assert dice(empty, empty) == 1.0
+    assert dice(empty, full) == 0.0
+    assert surface_distances(full, full, SPACING) == (0.0, 0.0)
+
+
+def test_files_are_compared_by_value_with_volumes_in_ml(tmp_path: Path) -> None:
+    reference = write(tmp_path / "r.nii.gz", box((3, 8, 10), (7, 16, 26)) * 1 + box((8, 2, 2), (9, 5, 5)) * 4)
+    predicted = write(tmp_path / "p.nrrd", box((3, 8, 10), (7, 16, 30)) * 1)
+    found = evaluate(predicted, reference)
+    assert set(found["structures"]) == {"Label 1", "Label 4"}
+    first, second = found["structures"]["Label 1"], found["structures"]["Label 4"]
+    voxel = 5 * 2 * 0.5 / 1000
+    assert first["reference_ml"] == pytest.approx(4 * 8 * 16 * voxel)
+    assert first["predicted_ml"] == pytest.approx(4 * 8 * 20 * voxel)
+    assert first["dice"] == pytest.approx(2 * 16 / 36)
+    assert first["hd95_mm"] == pytest.approx(2.0)
+    # A structure that was missed counts, and has no distance.
+    assert second == {"dice": 0.0, "hd95_mm": None, "assd_mm": None, "predicted_ml": 0.0, "reference_ml": 9 * voxel}
+    assert found["mean_dice"] == pytest.approx((2 * 16 / 36) / 2)
+    assert "Label 4" in table(found)
+
+
+def test_names_win_over_values(tmp_path: Path) -> None:
+    cavity, muscle = box((3, 8, 10), (7, 16, 26)), box((3, 18, 10), (7, 22, 26))
+    reference = write_named(tmp_path / "r.seg.nrrd", cavity * 1 + muscle * 2, {1: "LV cavity", 2: "LV myocardium"})
+    predicted = write_named(tmp_path / "p.seg.nrrd", cavity * 2 + muscle * 1, {2: "left ventricle", 1: "myo"})
+    found = evaluate(predicted, reference)["structures"]
+    assert {n: s["dice"] for n, s in found.items()} == {"LV cavity": 1.0, "LV myocardium": 1.0}
+    bare = write(tmp_path / "bare.nii.gz", cavity * 1 + muscle * 2)
+    by_value = evaluate(bare, reference)["structures"]
+    assert {n: s["dice"] for n, s in by_value.items()} == {"LV cavity": 1.0, "LV myocardium": 1.0}
+
+
+def test_labels_on_another_grid_are_brought_onto_the_references(tmp_path: Path) -> None:
+    labels = box((3, 8, 10), (7, 16, 26))
+    reference = write(tmp_path / "r.nii.gz", labels)
+    turned = sitk.GetImageFromArray(labels[:, ::-1].astype(np.int16).copy())
+    turned.SetSpacing(SPACING[::-1])
+    # The same voxels, stored with the rows from the other end.
+    turned.SetDirection((1, 0, 0, 0, -1, 0, 0, 0, 1))
+    turned.SetOrigin((3.0, -4.0 + 29 * SPACING[1], 9.0))
+    sitk.WriteImage(turned, str(tmp_path / "p.nii.gz"))
+    assert evaluate(tmp_path / "p.nii.gz", reference)["structures"]["Label 1"]["dice"] == 1.0
+
+
+def test_a_cine_has_phases_and_an_ejection_fraction(tmp_path: Path) -> None:
+    widths = (16, 12, 8, 14)
+    cine = np.stack([box((3, 8, 10), (7, 16, 10 + w)) for w in widths])
+    reference = write(tmp_path / "r.nii.gz", cine)
+    for k, w in enumerate(widths):
+        name = "p.seg.nrrd" if k == 0 else f"p_phase{k:03d}.seg.nrrd"
+        wrong = 2 if k == 2 else 0
+        write_named(tmp_path / name, box((3, 8, 10), (7, 16, 10 + w + wrong)), {1: "LV cavity"})
+    found = evaluate(tmp_path / "p.seg.nrrd", reference)
+    assert [f["phase"] for f in found["files"]] == [0, 1, 2, 3]
+    cine_found = found["cine"]
+    assert cine_found["structure"] == "LV cavity"
+    assert cine_found["reference"]["ef_percent"] == pytest.approx(50)
+    assert cine_found["predicted"]["ef_percent"] == pytest.approx(100 * 6 / 16)
+    assert (cine_found["reference"]["ed_phase"], cine_found["reference"]["es_phase"]) == (0, 2)
+    assert "ejection fraction 50 %" in table(found)
+
+
+def test_folders_are_paired_by_name(tmp_path: Path) -> None:
+    labels = box((3, 8, 10), (7, 16, 26))
+    for case, share in (("a", 1.0), ("b", 0.5)):
+        write(tmp_path / "ref" / case / "sax_seg.nii.gz", labels)
+        end = 10 + int(16 * share)
+        write_named(tmp_path / "pred" / case / "sax.seg.nrrd", box((3, 8, 10), (7, 16, end)), {1: "LV cavity"})
+    write(tmp_path / "ref" / "c" / "sax_seg.nii.gz", labels)
+    write(tmp_path / "ref" / "a" / "sax.nii.gz", labels)
+    found = evaluate(tmp_path / "pred", tmp_path / "ref")
+    assert len(found["files"]) == 2
+    assert found["structures"]["LV cavity"]["dice"] == pytest.approx((1 + 2 * 8 / 24) / 2)
+    assert "cine" not in found
+
+
+def test_a_file_whose_own_name_speaks_of_a_phase_is_not_forgotten(tmp_path: Path) -> None:
+    labels = box((3, 8, 10), (7, 16, 26))
+    for side in ("pred", "ref"):
+        write(tmp_path / side / "late_phase_contrast_seg.nii.gz", labels)
+    assert evaluate(tmp_path / "pred", tmp_path / "ref")["mean_dice"] == 1.0
+
+
+def test_what_cannot_be_compared_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    one = write(tmp_path / "one.nii.gz", box((3, 8, 10), (7, 16, 26)))
+    other = write(tmp_path / "other.nii.gz", box((3, 8, 10), (7, 16, 26)) * 0)
+    (tmp_path / "text.nii.gz").write_text("no image")
+    (tmp_path / "empty").mkdir()
+    for a, b in (
+        (one, tmp_path / "absent.nii.gz"),
+        (one, tmp_path),
+        (tmp_path / "empty", tmp_path / "empty"),
+        (one, other),
+        (tmp_path / "text.nii.gz", one),
+    ):
+        with pytest.raises(StudyError) as caught:
+            evaluate(a, b)
+        assert "\n" not in str(caught.value)
+
+
+def test_the_ejection_fraction_of_a_curve() -> None:
+    found = ejection_fraction([120, 90, 48, 70])
+    assert found == {"ed_phase": 0, "es_phase": 2, "edv_ml": 120, "esv_ml": 48, "ef_percent": pytest.approx(60)}
+    assert ejection_fraction([5]) is None
+    assert ejection_fraction([0, 0]) is None
