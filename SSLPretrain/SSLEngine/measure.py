@@ -187,7 +187,8 @@ def _label_files(folder: Path, suffix: str) -> dict[str, Path]:
     found = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
-        if re.search(r"\.(nii|nii\.gz|nrrd|mha)$", name) and "_phase" not in name:
+        # Later phases are found beside the first one.
+        if re.search(r"\.(nii|nii\.gz|nrrd|mha)$", name) and not re.search(r"_phase\d{3}\.seg\.nrrd$", name):
             key = str(Path(name).with_name(stem(path)))
             is_label = name.endswith(".seg.nrrd") or key.endswith(suffix)
             if is_label:
