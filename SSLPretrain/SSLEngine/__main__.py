@@ -170,7 +170,11 @@ def study_labels(arguments: argparse.Namespace) -> int:
     common = _common_settings(arguments)
     extra: dict[str, Any] = {k: common.pop(k) for k in ("test_subjects", "scratch") if k in common}
     settings: dict[str, Any] = {"finetune": common, "seeds": arguments.seeds, **extra}
-    settings["counts"] = [int(c) for c in arguments.counts.split(",")]
+    try:
+        settings["counts"] = [int(c) for c in arguments.counts.split(",")]
+    except ValueError:
+        msg = f"--counts expects numbers, for instance 1,2,5,10, and found '{arguments.counts}'."
+        raise SettingsError(msg) from None
     if arguments.transfer:
         common["transfer"] = arguments.transfer
     if arguments.init:
