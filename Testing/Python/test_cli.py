@@ -1,0 +1,213 @@
+"""The command line: help, one JSON document, one sentence for what is wrong, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import Engine
+from conftest import engine_environment
+from SSLEngine import __version__
+from SSLEngine import jobs
+from SSLEngine.__main__ import build_parser
+from SSLEngine.__main__ import main
+from SSLEngine.models import SEGMENTATION
+from SSLEngine.models import Card
+from SSLEngine.models import build
+from SSLEngine.models import save_model
+from SSLEngine.settings import Grid
+from SSLEngine.settings import plain
+from SSLEngine.structures import structure
+
+TRAINED = ("pretrain", "finetune", "study-labels")
+
+
+def verbs() -> list[str]:
+    (sub,) = [a for a in build_parser()._actions if a.dest == "verb"]
+    assert sub.choices is not None
+    return list(sub.choices)
+
+
+@pytest.mark.parametrize("verb", verbs())
+def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([verb, "--help"])
+    assert ended.value.code == 0
+    told = capsys.readouterr().out
+    assert told.startswith("usage: sslengine")
+    assert len(told.split("\n\n")[1]) > 20
+
+
+def test_the_verbs_of_the_contract_are_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert {"demo", "phantom", "inspect", "pretrain", "finetune", "segment", "evaluate", "study-labels", "job"} <= set(
+        verbs()
+    )
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert __version__ in capsys.readouterr().out
+
+
+def test_light_verbs_do_not_wait_for_torch(tmp_path: Path) -> None:
+    job = jobs.create(tmp_path / "job", "pretrain", {})
+    code = (
+        "import sys; from SSLEngine.__main__ import main; main(['job', 'status', sys.argv[1]]);"
+        "print([m for m in ('torch', 'monai') if m in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, str(job)]
+    told = subprocess.run(command, check=True, capture_output=True, text=True, env=engine_environment()).stdout
+    assert told.splitlines()[-1] == "[]"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A segmentation model that has learned nothing."""
+    item = structure("LV cavity")
+    label = {"index": 1, "value": 1, "name": item.name, "colour": list(item.colour)}
+    label |= {"category": list(item.category), "type": list(item.type)}
+    grid = plain(Grid(spacing_mm=6.0, patch=32))
+    heads = {"pixel": {SEGMENTATION: 2}, "image": {}}
+    card = Card("segmentation", {"kind": "unet", "widths": [4, 8, 16]}, heads, grid, roles=["sax"], labels=[label])
+    torch.manual_seed(0)
+    save_model(tmp_path / "model.safetensors", build(card), card)
+    return tmp_path / "model.safetensors"
+
+
+def document(words: list[object], capsys: pytest.CaptureFixture[str]) -> dict:
+    assert main([str(w) for w in words]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_json_is_one_document_and_nothing_else(
+    toy_cohort: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = document(["inspect", toy_cohort, "--json"], capsys)
+    assert len(found["studies"]) == 6
+    study = found["studies"][0]
+    assert {"path", "organ", "views", "pairs", "irregularities"} <= set(study)
+    wanted = {"file", "role", "reason", "doubt", "shape", "spacing_mm", "phases"}
+    assert all(wanted <= set(view) for view in study["views"])
+    assert all({"host", "guest", "angle_deg", "length_mm", "slices"} <= set(pair) for pair in study["pairs"])
+
+    out = tmp_path / "out" / "made.seg.nrrd"
+    found = document(["segment", "--model", model, toy_cohort / "toy-000", "--out", out, "--json"], capsys)
+    assert found["outputs"][0]["file"] == str(out)
+    assert out.is_file()
+
+    truth = toy_cohort / "toy-000" / "sax_seg.nii.gz"
+    found = document(["evaluate", "--predicted", truth, "--reference", truth, "--json"], capsys)
+    figures = {"dice", "hd95_mm", "assd_mm", "predicted_ml", "reference_ml"}
+    assert all(set(s) == figures for s in found["structures"].values())
+    assert found["mean_dice"] == 1.0
+
+    job = jobs.create(tmp_path / "job", "pretrain", {})
+    found = document(["job", "status", job, "--json"], capsys)
+    assert {"state", "step", "steps", "eta_s", "rate", "message", "model"} <= set(found)
+    assert found["state"] == "queued"
+
+
+def test_a_training_prints_its_state_as_json_and_its_words_to_the_log(
+    toy_cohort: Path, tiny: list[str], engine: Engine, tmp_path: Path
+) -> None:
+    job = tmp_path / "Zoë's job"
+    words = ["finetune", "--data", toy_cohort, "--labelled", 1, "--steps", 2, *tiny, "--out", job, "--json"]
+    done = engine(*words)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["state"] == "finished"
+    assert found["model"] == str(job / "model.safetensors")
+    again = engine(*words)
+    assert again.returncode == jobs.EXIT_UNUSABLE
+    assert again.stdout == ""
+    assert len(again.stderr.strip().splitlines()) == 1
+    assert "already holds a job" in again.stderr
+    assert jobs.status(job).state == jobs.FINISHED
+
+
+BAD = [
+    ["inspect", "{tmp}/absent"],
+    ["inspect", "{tmp}/empty"],
+    ["segment", "--model", "{tmp}/absent", "{cohort}/toy-000", "--out", "{tmp}/out/o.seg.nrrd"],
+    ["segment", "--model", "{tmp}/text", "{cohort}/toy-000", "--out", "{tmp}/out/o.seg.nrrd"],
+    ["segment", "--model", "{model}", "{tmp}/absent", "--out", "{tmp}/out/o.seg.nrrd"],
+    ["segment", "--model", "{model}", "{cohort}/toy-000", "--out", "{tmp}/out/o.nii"],
+    ["segment", "--model", "{model}", "{cohort}/toy-000", "--out", "{tmp}/out/o.seg.nrrd", "--device", "cuda:99"],
+    ["evaluate", "--predicted", "{tmp}/absent", "--reference", "{cohort}"],
+    ["evaluate", "--predicted", "{tmp}/text", "--reference", "{tmp}/text"],
+    ["pretrain", "--data", "{tmp}/absent", "--out", "{tmp}/out"],
+    ["pretrain", "--data", "{cohort}"],
+    ["pretrain", "--data", "{cohort}", "--out", "{tmp}/out", "--set", "schedule.rate=-1"],
+    ["pretrain", "--data", "{cohort}", "--out", "{tmp}/out", "--set", "rate"],
+    ["pretrain", "--data", "{cohort}", "--out", "{tmp}/out", "--set", "seed.x=1"],
+    ["finetune", "--data", "{cohort}", "--out", "{tmp}/out", "--init", "{tmp}/absent"],
+    ["study-labels", "--data", "{cohort}", "--out", "{tmp}/out", "--counts", "0"],
+    ["study-labels", "--data", "{cohort}", "--out", "{tmp}/out", "--counts", "one,two"],
+    ["pretrain", "--job", "{tmp}/empty"],
+    ["job", "status", "{tmp}/empty"],
+    ["job", "stop", "{tmp}/absent"],
+    ["job", "resume", "{tmp}/empty"],
+]
+
+
+@pytest.mark.parametrize("words", BAD, ids=lambda w: " ".join(w)[:70])
+def test_what_is_wrong_is_told_in_one_sentence_and_leaves_nothing(
+    words: list[str], toy_cohort: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text").write_text("no image, no model")
+    filled = [w.format(tmp=tmp_path, cohort=toy_cohort, model=model) for w in words]
+    assert main(filled) == jobs.EXIT_UNUSABLE
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert len(told.err.strip().splitlines()) == 1
+    assert told.err.startswith("sslengine: ")
+    assert "Traceback" not in told.err
+    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "empty").iterdir())
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["fly"], ["pretrain", "--steps", "0"], ["phantom", "--out", "x", "--organ", "toe"]]
+)
+def test_a_wrong_command_line_ends_with_code_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == jobs.EXIT_UNUSABLE
+    assert capsys.readouterr().out == ""
+
+
+def test_running_out_of_memory_has_its_own_code_and_is_written_down(
+    toy_cohort: Path, tmp_path: Path, tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from SSLEngine import runs
+
+    def full(*_: object) -> None:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(runs, "train", full)
+    job = tmp_path / "job"
+    assert main(["pretrain", "--data", str(toy_cohort), "--out", str(job), *tiny]) == jobs.EXIT_MEMORY
+    status = jobs.status(job)
+    assert status.state == jobs.FAILED
+    assert "schedule.batch" in status.message
+    assert [e.get("code") for e in jobs.Events(job).new()][-1] == jobs.EXIT_MEMORY
+
+
+def test_an_unforeseen_error_is_a_sentence_in_the_job_and_a_trace_in_its_log(
+    toy_cohort: Path, tmp_path: Path, tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from SSLEngine import runs
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(runs, "train", broken)
+    job = tmp_path / "job"
+    assert main(["pretrain", "--data", str(toy_cohort), "--out", str(job), *tiny]) == jobs.EXIT_OTHER
+    assert jobs.status(job).message == "ZeroDivisionError: a bug"
+    assert "Traceback" in (job / jobs.LOG_FILE).read_text()

@@ -1,0 +1,247 @@
+"""Segmenting: label maps lie where their image lies, and Slicer's format says what they are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from torch import nn
+
+from SSLEngine.geometry import Plane
+from SSLEngine.models import SEGMENTATION
+from SSLEngine.models import Card
+from SSLEngine.segment import Segmenter
+from SSLEngine.segment import cine_summary
+from SSLEngine.segment import keep_largest
+from SSLEngine.segment import output_path
+from SSLEngine.segment import segment_study
+from SSLEngine.segment import voxel_ml
+from SSLEngine.segment import write_segmentation
+from SSLEngine.settings import Grid
+from SSLEngine.settings import plain
+from SSLEngine.structures import structure
+from SSLEngine.structures import terminology_entry
+from SSLEngine.studies import Study
+from SSLEngine.studies import StudyError
+from SSLEngine.studies import View
+from SSLEngine.studies import read_study
+from toy_exams import AXIS
+from toy_exams import INFERIOR
+from toy_exams import LATERAL
+from toy_exams import laid
+from toy_exams import toy_study
+
+#: Values as a file might have them: not in order, with a hole.
+VALUES = {"LV cavity": 7, "LV myocardium": 3}
+
+
+class Threshold(nn.Module):
+    """Stands for a network: grey values of the toy heart decide the class, so the answer is known."""
+
+    factor = 4
+
+    def forward(self, images: torch.Tensor, tasks: list[str]) -> dict[str, torch.Tensor]:
+        assert tasks == [SEGMENTATION]
+        grey = images[:, 0]
+        # Every slice of the toy heart shows background (100), muscle (400) and cavity (900).
+        low = grey.flatten(1).median(1).values[:, None, None]
+        share = (grey - low) / (grey.amax((1, 2), keepdim=True) - low)
+        levels = torch.stack([(share < 0.19).float(), (share > 0.69).float(), (share - 0.44).abs().le(0.25).float()], 1)
+        return {SEGMENTATION: levels * 20}
+
+
+def card() -> Card:
+    labels = []
+    for k, (name, value) in enumerate(VALUES.items()):
+        item = structure(name)
+        codes = {"colour": list(item.colour), "category": list(item.category), "type": list(item.type)}
+        labels.append({"index": k + 1, "value": value, "name": name, **codes})
+    grid = plain(Grid(spacing_mm=2.5, patch=64))
+    return Card("segmentation", {}, {"pixel": {SEGMENTATION: 3}, "image": {}}, grid, roles=["sax"], labels=labels)
+
+
+def segmenter(largest: bool = False) -> Segmenter:
+    return Segmenter(Threshold(), card(), torch.device("cpu"), largest)  # type: ignore[arg-type]
+
+
+def overlap(labels: np.ndarray, truth: np.ndarray, value: int, wanted: int) -> float:
+    a, b = labels == value, truth == wanted
+    return 2 * (a & b).sum() / (a.sum() + b.sum())
+
+
+def changed(view: View, how: str) -> View:
+    """The view as another scanner might have stored it."""
+    pixels, labels = view.pixels(), view.labels()
+    assert labels is not None
+    planes = list(view.planes)
+    if how == "one slice":
+        planes, pixels, labels = planes[2:3], pixels[2:3], labels[2:3]
+    if how == "mirrored":
+        planes = [
+            Plane(p.to_patient([p.size[0] - 1, 0]), -p.x_direction, p.y_direction, p.spacing, p.size, p.thickness)
+            for p in planes
+        ]
+        pixels, labels = pixels[:, :, ::-1].copy(), labels[:, :, ::-1].copy()
+    if how == "from the apex":
+        planes, pixels, labels = planes[::-1], pixels[::-1].copy(), labels[::-1].copy()
+    return replace(view, planes=planes, read_pixels=lambda _: pixels, read_labels=lambda _: labels)
+
+
+@pytest.mark.parametrize("how", ["as it is", "one slice", "mirrored", "from the apex"])
+def test_labels_lie_on_the_structures_and_on_the_images_own_grid(tmp_path: Path, how: str) -> None:
+    study = toy_study(3)
+    view = changed(study.views[0], how)
+    study.views[0] = view
+    document = segment_study(segmenter(), study, tmp_path / "made.seg.nrrd")
+    assert [o["view"] for o in document["outputs"]] == ["sax"]
+    image = sitk.ReadImage(str(tmp_path / "made.seg.nrrd"))
+    labels, truth = sitk.GetArrayFromImage(image), view.labels()
+    assert truth is not None
+    assert labels.shape == truth.shape
+    assert set(np.unique(labels)) == {0, 3, 7}
+    for z in range(len(view.planes)):
+        for x, y in ((0, 0), (9, 4), (33, 27)):
+            stored = image.TransformIndexToPhysicalPoint((x, y, z))
+            # ITK's own direction of the third axis may be reversed; the place of every voxel is what counts.
+            index = image.TransformPhysicalPointToIndex(view.planes[z].to_patient([x, y]).tolist())
+            assert index == (x, y, z)
+            assert np.allclose(stored, view.planes[z].to_patient([x, y]), atol=1e-3)
+    # Pixels of 5 x 6 mm through a grid of 2.5 mm and back: only borders may differ.
+    assert overlap(labels, truth, 7, 1) > 0.9
+    assert overlap(labels, truth, 3, 2) > 0.75
+
+
+def test_slicer_finds_names_colours_and_codes(tmp_path: Path) -> None:
+    study = toy_study(3)
+    segment_study(segmenter(), study, tmp_path / "made.seg.nrrd")
+    image = sitk.ReadImage(str(tmp_path / "made.seg.nrrd"))
+    fields = {k: image.GetMetaData(k) for k in image.GetMetaDataKeys()}
+    for k, (name, value) in enumerate(VALUES.items()):
+        item = structure(name)
+        assert fields[f"Segment{k}_Name"] == name
+        assert fields[f"Segment{k}_LabelValue"] == str(value)
+        colour = [float(c) for c in fields[f"Segment{k}_Color"].split()]
+        assert colour == pytest.approx(item.colour, abs=1e-5)
+        assert terminology_entry(item) in fields[f"Segment{k}_Tags"]
+        assert item.type[1] in fields[f"Segment{k}_Tags"]
+        assert fields[f"Segment{k}_Extent"] == "0 33 0 27 0 4"
+    assert "Segment2_Name" not in fields
+    assert len({fields[f"Segment{k}_ID"] for k in (0, 1)}) == 2
+    assert "Binary labelmap" in "".join(fields.values())
+
+
+def test_the_file_is_read_back_by_this_program_with_its_names(tmp_path: Path) -> None:
+    from SSLEngine.studies.labels import read_label_file
+
+    study = toy_study(3)
+    segment_study(segmenter(), study, tmp_path / "made.seg.nrrd")
+    found = read_label_file(tmp_path / "made.seg.nrrd")
+    assert found.names == {7: "LV cavity", 3: "LV myocardium"}
+    truth, back = study.views[0].labels(), found.reader(study.views[0].planes)(0)
+    assert truth is not None
+    assert back is not None
+    assert overlap(back, truth, 7, 1) > 0.9
+
+
+def test_a_cine_gives_a_file_a_phase_and_volumes_that_follow_the_truth(tmp_path: Path) -> None:
+    study = toy_study(3, phases=4)
+    out = tmp_path / "Zoë's heart" / "made.seg.nrrd"
+    told: list[tuple[int, int]] = []
+    document = segment_study(segmenter(), study, out, lambda done, total, _: told.append((done, total)))
+    names = ["made.seg.nrrd", *(f"made_phase{k:03d}.seg.nrrd" for k in (1, 2, 3))]
+    assert sorted(p.name for p in out.parent.iterdir()) == sorted(names)
+    assert told == [(k, 4) for k in (1, 2, 3, 4)]
+    (cine,) = document["cine"]
+    voxel = 5.0 * 6.0 * 13.0 / 1000
+    assert voxel_ml(study.views[0].planes) == pytest.approx(voxel)
+    truth = [float((study.views[0].labels(k) == 1).sum()) * voxel for k in range(4)]
+    assert cine["volumes_ml"] == pytest.approx(truth, rel=0.12)
+    assert (cine["ed_phase"], cine["es_phase"]) == (0, 2)
+    assert cine["ef_percent"] == pytest.approx(100 * (truth[0] - truth[2]) / truth[0], abs=6)
+    for k, output in enumerate(document["outputs"]):
+        stored = sitk.GetArrayFromImage(sitk.ReadImage(output["file"]))
+        assert output["volumes_ml"]["LV cavity"] == pytest.approx((stored == 7).sum() * voxel)
+        assert output["phase"] == k
+
+
+def test_slices_that_are_no_volume_get_a_file_each(tmp_path: Path) -> None:
+    study = toy_study(3)
+    view = study.views[0]
+    view.planes[3] = replace(view.planes[3], origin=view.planes[3].origin + 2.0 * AXIS)
+    assert not view.regular
+    document = segment_study(segmenter(), study, tmp_path / "made.seg.nrrd")
+    assert len(document["outputs"]) == 5
+    image = sitk.ReadImage(str(tmp_path / "made_slice003.seg.nrrd"))
+    assert image.GetSize() == (34, 28, 1)
+    assert np.allclose(image.GetOrigin(), view.planes[3].origin, atol=1e-3)
+
+
+def test_other_views_and_phases_are_named_beside_the_first(tmp_path: Path) -> None:
+    out, view = tmp_path / "a.b.seg.nrrd", toy_study(0).views[1]
+    assert output_path(out, view, 0, True) == out
+    assert output_path(out, view, 0, False).name == "a.b_2ch.seg.nrrd"
+    assert output_path(out, view, 12, False).name == "a.b_2ch_phase012.seg.nrrd"
+
+
+def test_a_file_alone_is_segmented_too(tmp_path: Path) -> None:
+    pixels = toy_study(3).views[0].pixels()
+    image = sitk.GetImageFromArray(pixels)
+    image.SetSpacing((5.0, 6.0, 13.0))
+    sitk.WriteImage(image, str(tmp_path / "anything.nrrd"))
+    document = segment_study(segmenter(), read_study(tmp_path / "anything.nrrd"), tmp_path / "o.seg.nrrd")
+    assert len(document["outputs"]) == 1
+    made = sitk.ReadImage(str(tmp_path / "o.seg.nrrd"))
+    assert made.GetSpacing() == pytest.approx((5.0, 6.0, 13.0))
+    assert (sitk.GetArrayFromImage(made) == 7).sum() > 30
+
+
+def test_only_the_largest_part_is_kept() -> None:
+    labels = np.zeros((3, 9, 9), np.uint8)
+    labels[0:2, 1:4, 1:4] = 1
+    labels[2, 7, 7] = 1
+    labels[1, 4, 4] = 1  # touches by a corner only
+    labels[0, 6:8, 6:8] = 2
+    kept = keep_largest(labels, 2)
+    assert (kept[0:2, 1:4, 1:4] == 1).all()
+    assert kept[2, 7, 7] == kept[1, 4, 4] == 0
+    assert (kept == 2).sum() == 4
+    study = toy_study(3)
+    pixels = study.views[0].pixels().copy()
+    pixels[:, 1:4, 1:4] = 900
+    study.views[0] = replace(study.views[0], read_pixels=lambda _: pixels)
+    with_specks, without = (segmenter(largest).segment(study, study.views[0], 0).labels for largest in (False, True))
+    assert (with_specks[:, 1:4, 1:4] == 7).any()
+    assert not (without[:, 1:4, 1:4] == 7).any()
+
+
+def test_volumes_count_the_gap_and_a_single_slice_its_thickness() -> None:
+    planes = [laid(s * AXIS, LATERAL, INFERIOR, 10.0) for s in (0.0, 11.0, 22.0)]
+    assert voxel_ml(planes) == pytest.approx(5 * 6 * 11 / 1000)
+    assert voxel_ml(planes[::-1]) == pytest.approx(5 * 6 * 11 / 1000)
+    assert voxel_ml(planes[:1]) == pytest.approx(5 * 6 * 8 / 1000)
+
+
+def test_views_follow_the_roles_of_the_model() -> None:
+    study = toy_study(0)
+    assert [v.name for v in segmenter().views(study)] == ["sax"]
+    for view in study.views:
+        view.role = "unknown"
+    assert len(segmenter().views(study)) == 3
+    assert cine_summary([], study.views[0]) is None
+
+
+def test_what_cannot_be_written_or_done_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"must end in \.seg\.nrrd"):
+        segment_study(segmenter(), toy_study(0), tmp_path / "made.nii.gz")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(StudyError, match="only pretrained"):
+        Segmenter(Threshold(), replace(card(), kind="pretrained"), torch.device("cpu"))  # type: ignore[arg-type]
+    study: Study = toy_study(0)
+    crooked = [study.views[0].planes[0], study.views[1].planes[0]]
+    with pytest.raises(StudyError, match="one volume"):
+        write_segmentation(tmp_path / "x.seg.nrrd", np.zeros((2, 28, 34), np.uint8), crooked, card().labels)
+    assert not list(tmp_path.iterdir())
