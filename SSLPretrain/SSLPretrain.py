@@ -65,10 +65,10 @@ class Preset(enum.Enum):
     Knee = "knee"
 
 
-#: What a preset sets, beside the organ.
+#: What a preset sets, beside the organ. The positions are defined for heart views only.
 PRESETS: dict[Preset, dict[str, Any]] = {
-    Preset.Heart: {"spacing": 1.75, "patch": 144, "batch": 8},
-    Preset.Knee: {"spacing": 0.8, "patch": 192, "batch": 6},
+    Preset.Heart: {"spacing": 1.75, "patch": 144, "batch": 8, "positions": True, "crossings": False, "location": False},
+    Preset.Knee: {"spacing": 0.8, "patch": 192, "batch": 6, "positions": False, "crossings": True, "location": True},
 }
 
 #: Parameter name -> name of the pretext in the engine.
@@ -371,6 +371,7 @@ class SSLPretrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         available = self.logic.availablePretexts()
         for name in PRETEXTS:
             getattr(self.ui, f"{name}CheckBox").setVisible(name in available)
+        self.ui.targetLabel.setVisible(False)
         self.ui.lossPlotWidget.setVisible(False)
         self.ui.studyPlotWidget.setVisible(False)
         self._fillDevices([])
@@ -495,11 +496,7 @@ class SSLPretrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if not forecast:
             self.ui.forecastLabel.text = document.get("summary", "")
             return
-        self.ui.forecastLabel.text = _("About {time} for {steps} steps, {memory} of memory.").format(
-            time=wording.duration(forecast["seconds"]),
-            steps=forecast["steps"],
-            memory=wording.size(forecast["memory_bytes"]),
-        )
+        self.ui.forecastLabel.text = wording.forecast(forecast)
 
     def _fillDevices(self, devices: Sequence[dict[str, Any]]) -> None:
         box = self.ui.deviceComboBox
@@ -528,6 +525,7 @@ class SSLPretrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         pretexts = [name for name in self.logic.availablePretexts() if getattr(self._parameterNode, name)]
         with slicer.util.tryWithErrorDisplay(_("The targets could not be shown."), waitCursor=True):
             self.ui.targetLabel.text = self.logic.showTargets(path, pretexts)
+            self.ui.targetLabel.setVisible(True)
 
     # The run ----------------------------------------------------------------------------------
 

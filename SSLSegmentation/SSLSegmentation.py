@@ -380,18 +380,30 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
         Returns:
             The job's folder; its model is ``jobs.status(folder).model``.
         """
-        document: dict[str, Any] = {
-            "data": {"path": str(Path(labelled).resolve())},
-            "schedule": {"steps": steps},
-            "device": device,
-            **({"init": str(Path(model).resolve()), "transfer": transfer} if model else {}),
-            **(settings or {}),
-        }
+        document = {**self.finetuneSettings(labelled, model, transfer, steps, device), **(settings or {})}
         folder = self.workers.run("finetune", document)
         self._follow(folder, onUpdate, onFinished)
         if waitForCompletion:
             wait(folder)
         return folder
+
+    @staticmethod
+    def finetuneSettings(
+        labelled: str | Path, model: str | Path | None, transfer: str, steps: int, device: str
+    ) -> dict[str, Any]:
+        """Settings of a fine-tuning job; see :meth:`finetune`."""
+        settings: dict[str, Any] = {
+            "data": {"path": str(Path(labelled).resolve())},
+            "schedule": {"steps": steps},
+            "device": device,
+        }
+        if model:
+            settings |= {"init": str(Path(model).resolve()), "transfer": transfer}
+        return settings
+
+    def forecast(self, settings: Mapping[str, Any]) -> Path:
+        """Makes the first steps of a fine-tuning in a job; its ``probe.json`` has time and memory of the whole."""
+        return self.workers.run("probe", {"finetune": dict(settings)})
 
     def collect(self, exam: "SceneExam", segmentations: Sequence[Any], folder: str | Path) -> Path:
         """Adds an exam with these segments to the labelled exams in a folder; returns where it lies."""

@@ -139,15 +139,18 @@ def export(reporter: Reporter, source: str, segmentation: str, out: str) -> str:
     return f"Wrote {write_dicom_seg(Path(source), Path(segmentation), Path(out))}"
 
 
-def probe(reporter: Reporter, pretrain: Mapping[str, Any] | None = None) -> str:
-    """Tells the devices that torch can use and, for a pretraining's settings, how long and how large it would be."""
+def probe(
+    reporter: Reporter, pretrain: Mapping[str, Any] | None = None, finetune: Mapping[str, Any] | None = None
+) -> str:
+    """Tells the devices that torch can use and, for a training's settings, how long and how large it would be."""
     import torch
 
     document: dict[str, Any] = {"torch": torch.__version__, "devices": devices()}
     names = ", ".join(device["name"] for device in document["devices"])
     document["summary"] = f"PyTorch {torch.__version__} can use: {names}."
-    if pretrain is not None:
-        document["forecast"] = forecast(pretrain)
+    for kind, settings in (("pretrain", pretrain), ("finetune", finetune)):
+        if settings is not None:
+            document["forecast"] = forecast(kind, settings)
     jobs.write_json(_folder(reporter) / PROBE_FILE, document)
     return str(document["summary"])
 
@@ -189,18 +192,22 @@ class _FirstSteps(Reporter):
         return len(self.times) >= FORECAST_STEPS
 
 
-def forecast(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Time and memory of a pretraining, from its first steps: ``{"steps", "seconds", "memory_bytes"}``."""
+def forecast(kind: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Time and memory of a training, from its first steps: ``{"steps", "seconds", "memory_bytes"}``."""
     import torch
 
     from . import runs
+    from .settings import Finetune
     from .settings import Pretrain
     from .settings import parse
 
     with tempfile.TemporaryDirectory(prefix="forecast-") as folder:
         reporter = _FirstSteps(Path(folder))
         with contextlib.suppress(Cancelled):
-            runs.pretrain(parse(settings, Pretrain), reporter)
+            if kind == "pretrain":
+                runs.pretrain(parse(settings, Pretrain), reporter)
+            else:
+                runs.finetune(parse(settings, Finetune), reporter)
     gaps = [b - a for a, b in zip(reporter.times, reporter.times[1:], strict=False)]
     on_gpu = torch.cuda.is_available() and settings.get("device", "auto") != "cpu"
     memory = torch.cuda.max_memory_allocated() if on_gpu else jobs.peak_memory_bytes()

@@ -41,6 +41,7 @@ class ModelPanel(Section):
         self.ui.deviceComboBox.connect("activated(int)", self.onDevice)
         self.ui.jobComboBox.connect("activated(int)", self.onJob)
         self.ui.finetuneButton.connect("clicked()", self.onFinetune)
+        self.ui.forecastButton.connect("clicked()", self.onForecast)
         self.refreshJobs()
 
     def refreshJobs(self) -> None:
@@ -101,6 +102,7 @@ class ModelPanel(Section):
         needs_model = self.parameters.transfer.name != "Scratch"
         ready = (bool(self._card) or not needs_model) and self._hasLabels(count)
         self.ui.finetuneButton.enabled = ready and not self.owner.busy
+        self.ui.forecastButton.enabled = self.ui.finetuneButton.enabled
         hint = _("Choose a pretrained model, or 'Scratch'; and segments in the scene, or a folder of labelled exams.")
         self.ui.finetuneButton.toolTip = _("Trains the model on the labels in a process of its own.") if ready else hint
 
@@ -124,18 +126,29 @@ class ModelPanel(Section):
     def onFinetune(self) -> None:
         """Collects the scene's segments if they are meant, and starts the training."""
         with slicer.util.tryWithErrorDisplay(_("The fine-tuning could not be started."), waitCursor=True):
-            node = self.parameters
-            if node.labelsFrom.name == "Scene" and self.exam is not None and self.owner.correctPanel.segmentations():
-                self.logic.collect(self.exam, self.owner.correctPanel.segmentations(), self.labelledFolder)
-            scratch = node.transfer.name == "Scratch"
-            folder = self.logic.finetune(
-                self.labelledFolder,
-                None if scratch else node.model,
-                "all" if scratch else node.transfer.value,
-                node.steps,
-                node.device,
-            )
-            self.owner.follow(folder, self._onFinished)
+            self.owner.follow(self.logic.workers.run("finetune", self._settings()), self._onFinished)
+
+    def onForecast(self) -> None:
+        """Tells how long the training will take and how much memory it needs."""
+        with slicer.util.tryWithErrorDisplay(_("The forecast could not be started."), waitCursor=True):
+            self.ui.forecastLabel.text = _("Making two steps ...")
+            self.owner.follow(self.logic.forecast(self._settings()), self._onForecast)
+
+    def _settings(self) -> dict[str, Any]:
+        """Settings of the training; the scene's segments are collected first if they are meant."""
+        node = self.parameters
+        segmentations = self.owner.correctPanel.segmentations()
+        if node.labelsFrom.name == "Scene" and self.exam is not None and segmentations:
+            self.logic.collect(self.exam, segmentations, self.labelledFolder)
+        scratch = node.transfer.name == "Scratch"
+        model = None if scratch else node.model
+        transfer = "all" if scratch else node.transfer.value
+        return self.logic.finetuneSettings(self.labelledFolder, model, transfer, node.steps, node.device)
+
+    def _onForecast(self, folder: Path, status: jobs.Status) -> None:
+        self.ui.forecastLabel.text = ""
+        if status.state == jobs.FINISHED:
+            self.ui.forecastLabel.text = wording.forecast(jobs.read_json(folder / "probe.json")["forecast"])
 
     def _onFinished(self, folder: Path, status: jobs.Status) -> None:
         self.refreshJobs()

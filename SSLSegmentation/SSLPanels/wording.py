@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from slicer.i18n import tr as _
 
@@ -64,6 +66,13 @@ def progress(status: jobs.Status) -> str:
     if status.memory_bytes:
         parts.append(size(status.memory_bytes))
     return ", ".join(parts)
+
+
+def forecast(document: Mapping[str, Any]) -> str:
+    """How long a training will take and how much memory it needs."""
+    return _("About {time} for {steps} steps, {memory} of memory.").format(
+        time=duration(document["seconds"]), steps=document["steps"], memory=size(document["memory_bytes"])
+    )
 
 
 def sentence(folder: Path, status: jobs.Status) -> str:

@@ -27,7 +27,10 @@ from slicer_standin import pythonqt  # noqa: E402
 from SSLEngine import jobs  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = "network.widths=[8,16,32]; schedule.checkpoint_every=5; schedule.held_out=0; grid.spacing_mm=3; grid.patch=64"
+TINY = (
+    "schedule.batch=4; schedule.checkpoint_every=5; schedule.held_out=0; "
+    "network.widths=[8,16,32]; grid.spacing_mm=3; grid.patch=64"
+)
 
 
 class Window:
@@ -94,8 +97,8 @@ def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Window]:
 
 @pytest.fixture(scope="module")
 def exams(window: Window) -> Path:
-    """Four synthetic exams, made by the job that the panel's button starts."""
-    folder = window.pretrain.logic.makeSyntheticExams("heart", studies=4, seed=3)
+    """Three synthetic exams, made by the job that the panel's button starts."""
+    folder = window.pretrain.logic.makeSyntheticExams("heart", studies=3, seed=3)
     window.spin(lambda: jobs.status(folder).state == jobs.FINISHED)
     return folder / "exams"
 
@@ -199,8 +202,8 @@ def test_looks_at_exams(window: Window, exams: Path) -> None:
     assert panel.ui.startButton.enabled
     panel.ui.inspectButton.click()
     assert not panel.ui.inspectButton.enabled
-    window.spin(lambda: panel.ui.studiesTable.rowCount == 4)
-    assert "4 exams, 4 with labels" in panel.ui.studiesLabel.text
+    window.spin(lambda: panel.ui.studiesTable.rowCount == 3)
+    assert "3 exams, 3 with labels" in panel.ui.studiesLabel.text
     assert "SAX" in panel.ui.studiesTable.item(0, 1).text()
     assert panel.ui.inspectButton.enabled
     window.picture(panel, "pretrain-exams")
@@ -253,10 +256,18 @@ def test_settings_of_the_panel(window: Window) -> None:
     panel.ui.positionsCheckBox.checked = True
     panel.ui.presetComboBox.currentIndex = 1
     panel.ui.presetComboBox.activated(1)
-    assert (node.preset.name, node.patch) == ("Knee", 192)
+    assert (node.preset.name, node.patch, node.positions, node.location) == ("Knee", 192, False, True)
     panel.ui.presetComboBox.currentIndex = 0
     panel.ui.presetComboBox.activated(0)
     assert panel.ui.patchSpinBox.value == 144
+
+
+def test_forecasts_time_and_memory(window: Window) -> None:
+    panel = window.pretrain
+    panel.ui.forecastButton.click()
+    window.spin(lambda: "About" in panel.ui.forecastLabel.text)
+    assert "for 60 steps" in panel.ui.forecastLabel.text
+    assert "GB" in panel.ui.forecastLabel.text
 
 
 class Pulse:
@@ -395,6 +406,13 @@ def test_loads_an_exam_and_shows_its_planes(window: Window, exams: Path) -> None
     panel.ui.targetComboBox.currentIndex = 0
     panel.ui.crossingButton.click()
     window.picture(panel, "segmentation-planes", 2100)
+    # A person knows better what the last view is: role, attribute and planes follow.
+    box = panel.ui.viewsTable.cellWidget(len(roles) - 1, 0)
+    box.currentIndex = box.findData("rvot")
+    assert not pythonqt.slot_errors, pythonqt.slot_errors
+    assert panel.exam.views[-1].view.role == "rvot"
+    assert panel.exam.views[-1].volume.GetAttribute("SSLSegmentation.Role") == "rvot"
+    assert "RVOT" in panel.ui.planesTable.item(len(roles) - 1, 1).text()
     panel.ui.removeExamButton.click()
     assert not pythonqt.slot_errors
     assert panel.exam is None
@@ -506,6 +524,27 @@ def test_segments_a_view_into_nodes(window: Window) -> None:
     assert segment.GetColor() == pytest.approx((214 / 255, 69 / 255, 65 / 255), abs=1e-3)
     assert panel.ui.resultsTableView.mrmlTableNode().GetNumberOfRows() >= len(names)
     window.picture(panel, "segmentation-segmented", 2300)
+
+
+def test_console(window: Window) -> None:
+    """What the documentation shows for scripts: sample data, then a cine segmented while the script waits."""
+    logic = window.segment_module.SSLSegmentationLogic()
+    (source,) = slicer.modules.sampleDataSources["SSLSegmentation"]
+    volumes = source.customDownloader(source)
+    assert len(volumes) >= 3
+    before = window.count("vtkMRMLSegmentationNode")
+    results = logic.segment(window.segmentation.parameters.model, volumes[0], waitForCompletion=True)
+    assert window.count("vtkMRMLSegmentationNode") == before + len(results.segmentations) == before + 1
+    node = results.segmentations[0]
+    browser = slicer.modules.sequences.logic().GetFirstBrowserNodeForProxyNode(volumes[0])
+    assert browser.IsProxyNode(node.GetID()), "the segments follow the phase that is shown"
+    assert browser.GetSequenceNode(node).GetNumberOfDataNodes() == browser.GetNumberOfItems() > 1
+    assert browser.GetSaveChanges(browser.GetSequenceNode(node)), "corrections of a phase are kept"
+    assert results.chart is not None
+    with pytest.raises(RuntimeError, match="absent"):
+        logic.segment(window.home / "absent.safetensors", volumes[0], waitForCompletion=True)
+    assert window.count("vtkMRMLSegmentationNode") == before + 1
+    window.scene.RemoveNode(browser)
 
 
 def test_corrects_and_fine_tunes_again(window: Window) -> None:

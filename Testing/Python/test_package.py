@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
 import struct
 import subprocess
@@ -187,20 +188,50 @@ def test_icons_are_128_px(path: str) -> None:
     assert (ROOT / path).with_suffix(".svg").is_file()
 
 
-def test_runs_from_an_odd_path(package: ModuleType, tmp_path: Path) -> None:
-    """Unpacked beside other extensions, the engine's command line and the light parts work from there."""
-    archive = package.make("5.10", None, "linux", tmp_path)
+@pytest.fixture
+def unpacked(package: ModuleType, tmp_path: Path) -> Path:
+    """``qt-scripted-modules`` of the archive, unpacked into a path with spaces and letters beyond ASCII."""
     target = tmp_path / ODD
-    with tarfile.open(archive) as opened:
+    with tarfile.open(package.make("5.10", None, "linux", tmp_path)) as opened:
         opened.extractall(target, filter="data")
-    scripted = next(target.glob("*/lib/Slicer-5.10/qt-scripted-modules"))
+    return next(target.glob("*/lib/Slicer-5.10/qt-scripted-modules"))
+
+
+def run_there(unpacked: Path, code: str, *paths: Path) -> list[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (unpacked, *paths))), "PYTHONUTF8": "1"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=unpacked, env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode().splitlines()
+
+
+def test_engine_runs_from_an_odd_path(unpacked: Path) -> None:
     code = (
         "import sys, SSLEngine, SSLEngine.jobs, SSLEngine.geometry, SSLEngine.studies, SSLEngine.structures\n"
         "assert 'torch' not in sys.modules and 'monai' not in sys.modules\n"
         "print(SSLEngine.__file__)\n"
     )
-    command = [sys.executable, "-X", "utf8", "-c", code]
-    environment = {"PYTHONPATH": str(scripted), "PATH": "", "HOME": str(tmp_path)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr.decode()
-    assert done.stdout.decode().strip() == str(scripted / "SSLEngine" / "__init__.py")
+    assert run_there(unpacked, code) == [str(unpacked / "SSLEngine" / "__init__.py")]
+
+
+def test_modules_open_from_an_odd_path(unpacked: Path) -> None:
+    """Both panels, in the stand-in for the application, with nothing taken from the source tree."""
+    pytest.importorskip("PySide6.QtWidgets", reason="PySide6 is not installed", exc_type=ImportError)
+    pytest.importorskip("slicer", reason="slicer-core is not installed", exc_type=ImportError)
+    code = (
+        "import pytest, sys\n"
+        "from pathlib import Path\n"
+        "from slicer_standin import boot\n"
+        "application = boot(pytest.MonkeyPatch())\n"
+        "for name in ('SSLPretrain', 'SSLSegmentation'):\n"
+        "    panel = application.open_panel(application.load_module(Path(name + '.py').resolve()))\n"
+        "    panel.cleanup()\n"
+        "ours = [m for n, m in sys.modules.items() if n.startswith('SSL')]\n"
+        "print('FROM', {str(Path(m.__file__).resolve().relative_to(Path.cwd())).split('/')[0] for m in ours})\n"
+        "print('ASKED', application.messages + application.installed)\n"
+    )
+    lines = run_there(unpacked, code, ROOT / "Testing" / "Python")
+    found = next(line for line in lines if line.startswith("FROM"))
+    assert "SSLPanels" in found
+    assert "SSLEngine" in found
+    assert "ASKED []" in lines

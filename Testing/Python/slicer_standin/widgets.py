@@ -544,6 +544,11 @@ class qMRMLSegmentEditorWidget(SceneMixin, QtWidgets.QWidget):
             buttons.addWidget(button)
         buttons.addStretch(1)
 
+    def setMRMLScene(self, scene: Any) -> None:
+        super().setMRMLScene(scene)
+        if scene is not None:
+            scene.AddObserver(scene.EndCloseEvent, lambda *_: self._segments.setSegmentationNode(None))
+
     def setMRMLSegmentEditorNode(self, node: Any) -> None:
         if node is not None and self._scene is None:
             raise AssertionError("setMRMLScene must come before setMRMLSegmentEditorNode")
