@@ -22,7 +22,19 @@ from .heart import RIGHT_ATRIUM
 from .heart import RV
 from .heart import draw_body
 from .heart_views import lay_heart_planes
+from .knee import CRUCIATES
+from .knee import EFFUSION
+from .knee import FEMORAL_CARTILAGE
+from .knee import FEMUR
+from .knee import MENISCI
+from .knee import PATELLA
+from .knee import PATELLAR_CARTILAGE
+from .knee import TIBIA
+from .knee import TIBIAL_CARTILAGE
+from .knee_body import draw_knee_body
+from .knee_views import lay_knee_planes
 from .rendering import Floats
+from .rendering import Imaging
 from .rendering import Labels
 from .rendering import draw_imaging
 from .rendering import render
@@ -38,6 +50,17 @@ LABELS: Mapping[str, dict[int, str]] = {
         RIGHT_ATRIUM: "Right atrium",
         AORTA: "Aorta",
     },
+    "knee": {
+        FEMUR: "Femur",
+        TIBIA: "Tibia",
+        PATELLA: "Patella",
+        FEMORAL_CARTILAGE: "Femoral cartilage",
+        TIBIAL_CARTILAGE: "Tibial cartilage",
+        PATELLAR_CARTILAGE: "Patellar cartilage",
+        MENISCI: "Menisci",
+        CRUCIATES: "Cruciate ligaments",
+        EFFUSION: "Effusion",
+    },
 }
 #: Middle of the elements of a chest coil, LPS mm.
 CHEST_COIL = np.array(
@@ -49,6 +72,8 @@ CHEST_COIL = np.array(
     ],
     dtype=np.float32,
 )
+#: Distance of the elements of a knee coil from the middle of the knee, mm.
+KNEE_COIL_MM = 105.0
 #: Share of the cardiac cycle at which the heart is smallest.
 END_SYSTOLE = 0.36
 
@@ -69,7 +94,7 @@ def make_study(organ: str, seed: int, phases: int = 2) -> Study:
     Args:
         organ: A key of :data:`LABELS`.
         seed: Not negative.
-        phases: Cine phases: 1 is end-diastole, 2 adds end-systole, more sample the cycle.
+        phases: Cine phases of a heart: 1 is end-diastole, 2 adds end-systole, more sample the cycle. A knee rests.
 
     Raises:
         StudyError: The organ is unknown or a number is out of range.
@@ -80,7 +105,7 @@ def make_study(organ: str, seed: int, phases: int = 2) -> Study:
     if seed < 0 or phases < 1:
         msg = f"Expected a seed of at least 0 and at least one phase, found {seed} and {phases}."
         raise StudyError(msg)
-    return _make_heart(seed, phases)
+    return _make_heart(seed, phases) if organ == "heart" else _make_knee(seed)
 
 
 def _make_heart(seed: int, phases: int) -> Study:
@@ -101,6 +126,35 @@ def _make_heart(seed: int, phases: int) -> Study:
         view.trigger_times = times if phases > 1 else ()
         views.append(view)
     return Study(name, Path(name), views, subject=name, organ="heart", group=body.shape.group)
+
+
+def _make_knee(seed: int) -> Study:
+    rng = np.random.default_rng(np.random.SeedSequence([seed, 2]))
+    body = draw_knee_body(rng)
+    imaging = _knee_imaging(rng, body.middle)
+    name = f"knee-{seed:04d}"
+    views = []
+    for role, planes in lay_knee_planes(body.shape, rng).items():
+        pixels, labels = render(body, planes, [0.0], imaging, rng)
+        view = _view(role, Path(name), planes, pixels, labels, LABELS["knee"])
+        view.attributes = {"contrast": body.tissues.contrast, "laterality": body.shape.side[0].upper()}
+        views.append(view)
+    group, side = body.shape.group, body.shape.side
+    return Study(name, Path(name), views, subject=name, organ="knee", group=group, side=side)
+
+
+def _knee_imaging(rng: np.random.Generator, middle: Floats) -> Imaging:
+    """A scanner with a ring of coil elements round the knee, and finer pixels than those of a beating heart."""
+    angles = np.arange(8) * np.pi / 4
+    ring = KNEE_COIL_MM * np.stack([np.cos(angles), np.sin(angles), 0.5 * (-1.0) ** np.arange(8)], axis=1)
+    imaging = draw_imaging(rng, (ring + middle).astype(np.float32), middle)
+    return replace(
+        imaging,
+        shading=float(rng.uniform(0.2, 0.9)),
+        sharpness=float(rng.uniform(0.30, 0.50)),
+        noise=float(np.exp(rng.uniform(np.log(0.01), np.log(0.03)))),
+        round_field=False,
+    )
 
 
 def _view(role: str, folder: Path, planes: list[Plane], pixels: Floats, labels: Labels, names: dict[int, str]) -> View:

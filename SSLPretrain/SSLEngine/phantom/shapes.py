@@ -103,6 +103,12 @@ class Texture:
         near = along_y(i[0])
         return near + x * (along_y(i[1]) - near)
 
+    def nearest(self, points: Floats, cell_mm: float, offset: Sequence[float] = (0.0, 0.0, 0.0)) -> Floats:
+        """Values of the nearest cells at points ``(3, n)``: several times faster, and in steps."""
+        cells = (points / np.float32(cell_mm) + np.asarray(offset, dtype=np.float32)[:, None] + 4096).astype(np.int32)
+        i, j, k = cells & (self.SIZE - 1)
+        return self._field.ravel()[(i * self.SIZE + j) * self.SIZE + k]
+
 
 def warped(points: Floats, texture: Texture, cell_mm: float, amount_mm: float) -> Floats:
     """Points ``(3, n)`` moved by a smooth random field, so that no body is a perfect ellipsoid."""

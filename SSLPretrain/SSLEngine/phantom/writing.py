@@ -67,11 +67,13 @@ def _write_into(study: Study, folder: Path, fmt: str) -> None:
             name = series_name(view)
         if view.labelled:
             _write_volume(view.planes, _stack(view, labels=True), folder / f"{name}_seg.nii.gz")
-    facts = {
+    facts: dict[str, object] = {
         "organ": study.organ,
         "group": study.group,
         "labels": {str(value): name for value, name in study.views[0].label_names.items()},
     }
+    if study.side is not None:
+        facts["side"] = study.side
     (folder / "study.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 

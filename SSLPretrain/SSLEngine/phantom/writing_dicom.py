@@ -73,6 +73,8 @@ def _study_header(study: Study) -> Dataset:
     header.Manufacturer = "SSLSegmentation phantom"
     header.BodyPartExamined = study.organ.upper()
     header.PatientPosition = "HFS"
+    if study.side is not None:
+        header.Laterality = header.ImageLaterality = study.side[0].upper()
     header.ImageType = ["ORIGINAL", "PRIMARY", "OTHER"]
     header.ScanningSequence = "GR"
     header.SequenceVariant = "SS"
