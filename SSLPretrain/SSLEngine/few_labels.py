@@ -7,6 +7,7 @@ weights with the same number of steps. Every trial is written down as it ends, s
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from scipy import stats
 
 from .jobs import Cancelled
 from .jobs import Reporter
+from .jobs import write_atomically
 from .jobs import write_json
 from .measure import dice
 from .models import save_model
@@ -217,12 +219,13 @@ def _done(folder: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for line in lines:
+        # A line that a killed worker left unfinished is dropped, and its trial is run again.
+        with contextlib.suppress(json.JSONDecodeError):
             rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            # A line that a killed worker left unfinished: its trial is run again.
-            continue
+    if len(rows) < len(lines):
+        write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
     return rows
 
 

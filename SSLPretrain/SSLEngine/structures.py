@@ -51,11 +51,11 @@ STRUCTURES: tuple[Structure, ...] = (
     _s("Femur", (241, 214, 145), "71341001", "Femur"),
     _s("Tibia", (214, 186, 120), "12611008", "Tibia"),
     _s("Patella", (230, 200, 160), "64234005", "Patella"),
-    _s("Femoral cartilage", (86, 180, 233), "61496007", "Articular cartilage of distal end of femur"),
-    _s("Tibial cartilage", (0, 158, 115), "67499005", "Articular cartilage of proximal end of tibia"),
-    _s("Patellar cartilage", (102, 205, 170), "15925001", "Articular cartilage of patella"),
-    _s("Menisci", (204, 121, 167), "72077002", "Meniscus structure of joint", "meniscus"),
-    _s("Cruciate ligaments", (213, 94, 0), "13818008", "Cruciate ligament of knee"),
+    _s("Femoral cartilage", (86, 180, 233), "41052006", "Structure of articular cartilage"),
+    _s("Tibial cartilage", (0, 158, 115), "41052006", "Structure of articular cartilage"),
+    _s("Patellar cartilage", (102, 205, 170), "722345002", "Structure of hyaline cartilage of posterior patella"),
+    _s("Menisci", (204, 121, 167), "43653007", "Knee meniscus structure", "meniscus"),
+    _s("Cruciate ligaments", (213, 94, 0), "68010000", "Structure of ligament of knee joint"),
     _s("Effusion", (64, 160, 255), "41699000", "Effusion", "joint effusion"),
 )
 
