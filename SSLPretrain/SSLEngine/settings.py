@@ -18,6 +18,7 @@ Positive = Annotated[float, msgspec.Meta(gt=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 NonNegative = Annotated[float, msgspec.Meta(ge=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
+Percent = Annotated[float, msgspec.Meta(ge=0, le=100)]
 
 #: Name of a pretext; those that exist are the keys of ``SSLEngine.pretext.TASKS``.
 PretextName = Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9_]*$")]
@@ -63,8 +64,14 @@ class Grid(Strict, frozen=True):
 
     spacing_mm: Positive = 1.75
     patch: Annotated[int, msgspec.Meta(ge=32, multiple_of=16)] = 144
-    clip_percent: tuple[NonNegative, NonNegative] = (1.0, 99.0)
+    clip_percent: tuple[Percent, Percent] = (1.0, 99.0)
     phases: Annotated[int, msgspec.Meta(ge=0)] = 2
+
+    def __post_init__(self) -> None:
+        low, high = self.clip_percent
+        if low >= high:
+            msg = f"Expected a lower and a higher percentile in `clip_percent`, found {low} and {high}"
+            raise ValueError(msg)
 
 
 class Augmentation(Strict, frozen=True):

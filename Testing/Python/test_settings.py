@@ -1,0 +1,74 @@
+"""Settings: what is wrong is named, and nothing unknown slips through."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from SSLEngine.settings import KINDS
+from SSLEngine.settings import Finetune
+from SSLEngine.settings import LabelStudy
+from SSLEngine.settings import Pretrain
+from SSLEngine.settings import SettingsError
+from SSLEngine.settings import parse
+from SSLEngine.settings import plain
+
+DATA = {"data": {"path": "exams"}}
+
+
+def test_settings_survive_the_way_through_json() -> None:
+    made = parse({**DATA, "pretext": ["positions"], "network": {"widths": [8, 16, 32]}, "seed": 4}, Pretrain)
+    assert made.network.widths == (8, 16, 32)
+    assert made.schedule.batch == 8
+    assert parse(plain(made), Pretrain) == made
+    study = parse({"finetune": DATA, "counts": [1, 2], "seeds": 2}, LabelStudy)
+    assert parse(plain(study), LabelStudy) == study
+    assert set(KINDS) == {"pretrain", "finetune", "study-labels"}
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"seed": -1}, "seed"),
+        ({"seed": 1.5}, "seed"),
+        ({"seed": True}, "seed"),
+        ({"data": {}}, "path"),
+        ({"data": {"path": 5}}, "data.path"),
+        ({"schedule": {"rate": 0}}, "schedule.rate"),
+        ({"schedule": {"rate": "fast"}}, "schedule.rate"),
+        ({"schedule": {"rate": float("nan")}}, "schedule.rate"),
+        ({"schedule": {"batch": 0}}, "schedule.batch"),
+        ({"schedule": {"average": 1}}, "schedule.average"),
+        ({"schedule": {"step": 5}}, "step"),
+        ({"grid": {"patch": 40}}, "grid.patch"),
+        ({"grid": {"patch": 16}}, "grid.patch"),
+        ({"grid": {"spacing_mm": -1}}, "grid.spacing_mm"),
+        ({"grid": {"clip_percent": [1, 2, 3]}}, "grid.clip_percent"),
+        ({"grid": {"clip_percent": [1, 101]}}, "grid.clip_percent"),
+        ({"grid": {"clip_percent": [99, 1]}}, "clip_percent"),
+        ({"network": {"widths": [4, 8]}}, "network.widths"),
+        ({"network": {"widths": [4, 8, 0]}}, "network.widths"),
+        ({"network": {"kind": "transformer"}}, "network.kind"),
+        ({"pretext": []}, "pretext"),
+        ({"pretext": ["No Name"]}, "pretext"),
+        ({"positions": {"layout": "ring"}}, "positions.layout"),
+        ({"augmentation": {"scale": 0.5}}, "augmentation.scale"),
+        ({"augmentations": {}}, "augmentations"),
+    ],
+)
+def test_a_wrong_field_is_named_in_one_sentence(change: dict[str, Any], word: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse({**DATA, **change}, Pretrain)
+    sentence = str(caught.value)
+    assert word in sentence
+    assert sentence.startswith("Settings for pretrain cannot be used: ")
+    assert sentence.count("(") == sentence.count(")")
+    assert sentence.count("`") % 2 == 0
+    assert "\n" not in sentence
+
+
+@pytest.mark.parametrize("change", [{"transfer": "half"}, {"labelled": -1}, {"init": 3}, {"label_names": {"1": 2}}])
+def test_fine_tuning_is_as_strict(change: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match=next(iter(change))):
+        parse({**DATA, **change}, Finetune)
