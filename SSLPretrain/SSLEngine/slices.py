@@ -155,7 +155,7 @@ def resample(pixels: torch.Tensor, source: Plane, target: Plane, labels: bool = 
     image = pixels[:, None].float()
     if not labels:
         image = _antialias(image, [t / s for t, s in zip(target.spacing, source.spacing, strict=True)])
-    grid = _sampling_grid(matrix[None].to(pixels.device), (target.size[1], target.size[0]), (height, width))
+    grid = sampling_grid(matrix[None].to(pixels.device), (target.size[1], target.size[0]), (height, width))
     mode, padding = ("nearest", "zeros") if labels else ("bilinear", "border")
     return functional.grid_sample(
         image, grid.expand(len(image), -1, -1, -1), mode=mode, padding_mode=padding, align_corners=False
@@ -183,7 +183,7 @@ def _blur_axis(image: torch.Tensor, sigma: torch.Tensor, axis: int) -> torch.Ten
     return functional.conv2d(padded, kernel.reshape(shape), groups=len(image)).transpose(0, 1)
 
 
-def _sampling_grid(matrices: torch.Tensor, out_size: tuple[int, int], in_size: tuple[int, int]) -> torch.Tensor:
+def sampling_grid(matrices: torch.Tensor, out_size: tuple[int, int], in_size: tuple[int, int]) -> torch.Tensor:
     """``grid_sample``'s grid for matrices ``(B, 3, 3)`` that take output pixels ``(x, y, 1)`` to input pixels."""
     height, width = out_size
     device = matrices.device
@@ -350,7 +350,7 @@ def make_batch(
     indices = indices.to(device)
     drawn = augmentation_matrices(len(indices), patch, side, slices.spacing_mm, settings, generator)
     matrices = drawn.to(device)
-    grid = _sampling_grid(matrices, (patch, patch), (side, side))
+    grid = sampling_grid(matrices, (patch, patch), (side, side))
     images = functional.grid_sample(
         slices.images[indices][:, None].float(), grid, mode="bilinear", padding_mode="border", align_corners=False
     )
