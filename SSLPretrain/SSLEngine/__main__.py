@@ -233,7 +233,6 @@ def _set(settings: dict[str, Any], text: str) -> None:
 
 def _training_job(kind: str, arguments: argparse.Namespace, settings: dict[str, Any]) -> int:
     """Creates the job if it is new, then runs or resumes it in this process."""
-    from .pretext import check_names
     from .settings import KINDS
     from .settings import Finetune
     from .settings import LabelStudy
@@ -241,6 +240,9 @@ def _training_job(kind: str, arguments: argparse.Namespace, settings: dict[str, 
     from .settings import parse
 
     first = int(os.environ.get("RANK", "0")) == 0
+    if not first and kind == "study-labels":
+        msg = "A few-label study runs in one process; start it without torchrun."
+        raise SettingsError(msg)
     if arguments.job:
         folder = Path(arguments.job).resolve()
         described = jobs.load(folder)
@@ -253,6 +255,9 @@ def _training_job(kind: str, arguments: argparse.Namespace, settings: dict[str, 
             msg = f"{kind} needs --data and --out, or --job with a prepared job."
             raise SettingsError(msg)
         parse(settings, KINDS[kind])
+        # Needs torch: a prepared job must take its folder first, so that a missing package is told there.
+        from .pretext import check_names
+
         check_names([*settings.get("pretext", ()), *settings.get("pretrain", {}).get("pretext", ())])
         for path in filter(None, (arguments.data, getattr(arguments, "init", None))):
             if not Path(path).exists():

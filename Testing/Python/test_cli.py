@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -144,6 +145,7 @@ BAD = [
     ["pretrain", "--data", "{cohort}", "--out", "{tmp}/out", "--set", "schedule.rate=-1"],
     ["pretrain", "--data", "{cohort}", "--out", "{tmp}/out", "--set", "rate"],
     ["pretrain", "--data", "{cohort}", "--out", "{tmp}/out", "--set", "seed.x=1"],
+    ["pretrain", "--data", "{cohort}", "--out", "{tmp}/out", "--pretext", "positions,guess"],
     ["finetune", "--data", "{cohort}", "--out", "{tmp}/out", "--init", "{tmp}/absent"],
     ["study-labels", "--data", "{cohort}", "--out", "{tmp}/out", "--counts", "0"],
     ["study-labels", "--data", "{cohort}", "--out", "{tmp}/out", "--counts", "one,two"],
@@ -196,6 +198,18 @@ def test_running_out_of_memory_has_its_own_code_and_is_written_down(
     assert status.state == jobs.FAILED
     assert "schedule.batch" in status.message
     assert [e.get("code") for e in jobs.Events(job).new()][-1] == jobs.EXIT_MEMORY
+
+
+def test_a_job_without_torch_says_so_in_its_folder(toy_cohort: Path, tmp_path: Path) -> None:
+    (tmp_path / "fake").mkdir()
+    (tmp_path / "fake" / "torch.py").write_text("raise ModuleNotFoundError('No module named torch', name='torch')")
+    job = jobs.create(tmp_path / "job", "pretrain", {"data": {"path": str(toy_cohort)}})
+    environment = engine_environment()
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path / "fake"), environment["PYTHONPATH"]])
+    command = [sys.executable, "-m", "SSLEngine", "pretrain", "--job", str(job)]
+    assert subprocess.run(command, check=False, capture_output=True, env=environment).returncode == jobs.EXIT_OTHER
+    assert jobs.status(job).state == jobs.FAILED
+    assert "'torch' is missing" in jobs.status(job).message
 
 
 def test_an_unforeseen_error_is_a_sentence_in_the_job_and_a_trace_in_its_log(
