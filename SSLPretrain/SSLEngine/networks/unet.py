@@ -43,7 +43,8 @@ class TaskUNet(nn.Module):
         self.pixel_heads = nn.ModuleDict({n: nn.Conv2d(widths[0], c, 1) for n, c in pixel_heads.items()})
         self.image_heads = nn.ModuleDict(
             {
-                n: nn.Sequential(nn.Linear(widths[-1], 128), nn.ReLU(), nn.Linear(128, c))
+                # Normalised, and without units that can die: beside a pixel task, a plain ReLU head went dead for good.
+                n: nn.Sequential(nn.LayerNorm(widths[-1]), nn.Linear(widths[-1], 128), nn.GELU(), nn.Linear(128, c))
                 for n, c in (image_heads or {}).items()
             }
         )
