@@ -140,7 +140,7 @@ def _condyle_profile(v: Floats, w: Floats) -> Floats:
 def notch(shape: KneeShape, f: Floats) -> Floats:
     """Distance from the intercondylar notch, femur coordinates ``(3, n)``; its roof is Blumensaat's line."""
     u, v, w = f
-    roof = (w - 6 - np.float32(1.05) * (v + 8)) / np.float32(1.45)
+    roof = np.minimum((w - 6 - np.float32(1.05) * (v + 8)) / np.float32(1.45), 9 - v)
     return both(np.abs(u) - np.float32(shape.notch), roof, 6.0)
 
 
@@ -149,15 +149,16 @@ def femur(shape: KneeShape, f: Floats) -> Floats:
     u = f[0] / np.float32(shape.widths[0])
     v, w = f[1] / np.float32(shape.widths[1]), f[2]
     across = np.abs(u)
-    crown = np.maximum((across - 21) / 14, np.float32(-1.0))
+    crown = (across - 21) / 14
     rim = np.float32(shape.groove) * np.clip(u / 20, -1, 1) * np.clip(-v / 25, 0, 1)
-    outline = _condyle_profile(v, w) + 4 * crown * crown - rim
+    outline = _condyle_profile(v, w) + np.where(crown < 0, np.float32(2.6), 5) * crown * crown - rim
     # The epicondyles are the widest place; the width falls off towards the shaft and towards the plateau.
-    side = across - 38 + np.float32(0.012) * (w - 26) ** 2 * (w > 26) + np.float32(0.006) * (w - 26) ** 2 * (w < 26)
+    side = across - 38 + np.where(w > 26, np.float32(0.012), np.float32(0.006)) * (w - 26) ** 2
+    side = side + np.float32(0.3) * np.maximum(-5 - v, 0)
     ends = both(outline, side, 7.0)
     ends = both(ends, -notch(shape, f), 3.0)
-    flare = np.exp(-np.clip(w - 36, -20, 200) / 19)
-    shaft = disc(u, v + 10 - 8 * flare, 13.5 + 15 * flare, 13.0 + 5 * flare)
+    flare = np.exp(-np.square(np.maximum(w - 30, 0)) / np.float32(2 * 22**2))
+    shaft = disc(u, v + 10 - 8 * flare, 13.5 + 18 * flare, 13.0 + 4 * flare)
     return blend(ends, both(shaft, 34 - w, 10.0), 10.0)
 
 
@@ -189,9 +190,9 @@ def tibia(shape: KneeShape, p: Floats) -> Floats:
     """Distance from the tibia, knee coordinates ``(3, n)``."""
     u = p[0] / np.float32(shape.widths[0])
     v, w = p[1] / np.float32(shape.widths[1]), p[2]
-    taper = np.exp(-np.clip(-w - 9, 0, 200) / 17)
+    taper = np.exp(-np.square(np.maximum(-w - 4, 0)) / np.float32(2 * 19**2))
     back = 5 * np.exp(-((u / 8) ** 2)) * np.clip(v / 15, 0, 1)
-    side = disc(u, v - 3 + 2 * taper, 15.5 + 22 * taper, 15 + 10 * taper) + back
+    side = disc(u, v - 3 + 3 * taper, 15.5 + 22 * taper, 15 + 10 * taper) + back
     tubercle = tube(np.stack([u, v, w]), [(2, -18, -30), (2, -19, -40), (1, -10, -62)], (8, 7, 7))
     body = blend(side, tubercle, 10.0)
     return both(body, (w - plateau(p)) * np.float32(0.96), 4.0)
@@ -251,13 +252,13 @@ def menisci(shape: KneeShape, p: Floats, over_tibia: Floats) -> Floats:
 def cruciates(shape: KneeShape, p: Floats) -> tuple[Floats, Floats]:
     """Distance from the anterior and the posterior cruciate ligament, knee coordinates ``(3, n)``."""
     wall = shape.notch + 0.5
-    ends = np.array([(wall, 14.0, 28.0), (-wall, -1.0, 15.0), (-0.5 * wall, 9.0, 21.0)]).T
+    ends = np.array([(wall - 3, 14.0, 28.0), (3.5 - wall, 0.0, 15.0), (1 - 0.4 * wall, 9.0, 21.0)]).T
     lateral, medial, bend = shape.from_femur(ends).T
     front = smooth_path([lateral, (3.0, 3.0, 15.0 + shape.rise / 2), (-1.5, -10.0, 2.5)], 2)
     back = smooth_path([medial, bend, (0.0, 18.0, 9.0), (0.5, 23.0, -7.0)], 2)
     return (
-        tube(p, front, np.linspace(3.6, 4.6, len(front))),
-        tube(p, back, np.linspace(4.2, 3.8, len(back))),
+        tube(p, front, np.linspace(4.0, 5.2, len(front))),
+        tube(p, back, np.linspace(4.8, 4.4, len(back))),
     )
 
 
@@ -333,7 +334,7 @@ def draw_knee(rng: np.random.Generator, side: str | None = None) -> KneeShape:
             notch=float(rng.uniform(8.5, 11)),
             groove=float(rng.uniform(0.5, 2.5)),
             rise=6.0,
-            patella=(float(rng.normal(2.0, 1.2)), -42.0, float(40 + rng.normal(0, 3) - 22 * np.sin(flexion))),
+            patella=(float(rng.normal(2.0, 1.2)), -42.0, float(37 + rng.normal(0, 3) - 22 * np.sin(flexion))),
             patella_tilt=float(rng.normal(0.0, 0.05) + 0.5 * flexion),
             patella_radii=(float(rng.normal(22, 1.2)), float(rng.normal(12.0, 0.7)), float(rng.normal(21, 1.3))),
             meniscus=(float(rng.uniform(6.0, 7.8)), float(rng.uniform(9.0, 11.5))),

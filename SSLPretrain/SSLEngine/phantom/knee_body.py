@@ -44,9 +44,9 @@ MUSCLES: tuple[tuple[tuple[tuple[float, float, float], ...], tuple[float, ...]],
     (((43, 6, -115), (39, 4, -38)), (11, 4)),
     (((14, 20, -115), (14, 18, -58)), (12, 5)),
 )
-#: What else fills the leg, for its outline: bones, patella and the patellar tendon.
+#: What else fills the leg, for its outline: fat between the muscles, bone ends, patella and patellar tendon.
 CORE: tuple[tuple[tuple[tuple[float, float, float], ...], tuple[float, ...]], ...] = (
-    (((0, 0, -115), (0, 0, -25)), (17, 24)),
+    (((0, 14, -115), (0, 9, -10), (0, 7, 20), (0, 5, 115)), (44, 45, 46, 57)),
     (((-17, 0, -8), (17, 0, -8)), (24, 24)),
     (((-15, 2, 24), (15, 2, 24)), (27, 27)),
     (((-8, -39, 42), (8, -39, 42)), (14, 14)),
@@ -90,7 +90,7 @@ def draw_knee_tissues(rng: np.random.Generator) -> KneeTissues:
         ligament=float(rng.uniform(0.12, 0.22) if dess else rng.uniform(0.07, 0.16)),
         tendon=float(rng.uniform(0.03, 0.08)),
         cortex=float(rng.uniform(0.01, 0.04)),
-        vessel=float(rng.uniform(0.5, 1.0) if dess else rng.uniform(0.05, 0.8)),
+        vessel=float(rng.uniform(0.4, 0.8) if dess else rng.uniform(0.05, 0.6)),
     )
 
 
@@ -128,7 +128,7 @@ class KneeBody:
         inside = np.flatnonzero(skin < 0.5)
         if inside.size:
             canvas = Canvas(signal[inside], label[inside])
-            _Painting(self, canvas, np.ascontiguousarray(p[:, inside])).paint(skin[inside])
+            _Painting(self, canvas, np.ascontiguousarray(p[:, inside]), skin[inside]).paint()
             signal[inside], label[inside] = canvas.signal, canvas.label
         shape = (len(phases), points.shape[1])
         return np.broadcast_to(signal, shape), np.broadcast_to(label, shape)
@@ -164,41 +164,50 @@ def _leg_fields(shape: KneeShape) -> tuple[Floats, Floats]:
     spans = [np.arange(-r, r + 1, FIELD_STEP, dtype=np.float32) for r in FIELD_REACH]
     grid = np.stack(np.meshgrid(*spans, indexing="ij"))
     p = _straightened(shape, grid.reshape(3, -1))
-    muscle = np.full(p.shape[1], FAR, np.float32)
-    hull = np.full(p.shape[1], FAR, np.float32)
+    nearest = np.full(p.shape[1], FAR, np.float32)
+    second, hull = nearest.copy(), nearest.copy()
     for path, radii in MUSCLES:
         belly = tube(p, path, np.asarray(radii) * shape.muscle)
-        # A sheet of fat parts one muscle from the next.
-        muscle = np.minimum(muscle, belly + 0.7)
-        hull = blend(hull, belly, 22.0)
+        second = np.minimum(second, np.maximum(nearest, belly))
+        nearest = np.minimum(nearest, belly)
+        hull = blend(hull, belly, 16.0)
     for path, radii in CORE:
-        hull = blend(hull, tube(p, path, radii), 22.0)
-    # There is more fat on the inside and behind than on the shin and the patella.
-    more = 1 - np.float32(0.35) * np.sin(p[0] / 45) + np.clip((p[1] + 20) / 60, -0.5, 0.6)
-    skin = hull - 2 - np.float32(shape.fat) * np.maximum(more, np.float32(0.3))
+        hull = blend(hull, tube(p, path, radii), 18.0)
+    # Away from the joint muscles fill the leg, and only sheets of fat part one from the next.
+    swollen = 11 * np.clip((np.abs(p[2] - 8) - 24) / 44, 0, 1)
+    muscle = np.maximum(nearest - swollen, np.float32(0.8) - (second - nearest) / 2)
+    skin = hull - _fat(shape, grid.reshape(3, -1))
     size = grid.shape[1:]
     return skin.reshape(size), np.maximum(muscle, hull + 1).reshape(size)
+
+
+def _fat(shape: KneeShape, p: Floats) -> Floats:
+    """Thickness of skin and fat: more on the inside and behind than on the shin and the patella."""
+    more = np.float32(1) - p[0] / np.float32(150) + np.clip((p[1] + 20) / 60, -0.5, 0.6)
+    return 2 + np.float32(shape.fat) * np.maximum(more, np.float32(0.3))
 
 
 class _Painting:
     """All structures at the points of one picture, painted from the outside in."""
 
-    def __init__(self, body: KneeBody, canvas: Canvas, p: Floats) -> None:
+    def __init__(self, body: KneeBody, canvas: Canvas, p: Floats, skin: Floats) -> None:
         self.body, self.canvas, self.p = body, canvas, p
         self.shape, self.t = body.shape, body.tissues
         self.f = body.shape.to_femur(p)
         texture = body.texture
+        self.skin = skin
+        self.fascia = skin + _fat(body.shape, p)
         self.fine = texture.nearest(p, 0.7)
         self.slow = texture.nearest(p, 3.6, (31.0, 7.0, 13.0))
 
-    def paint(self, skin: Floats) -> None:
-        """Paints everything; ``skin`` is the distance from the skin."""
+    def paint(self) -> None:
+        """Paints everything."""
         femur = self._near(self.f, (-46, -44, -6), (46, 42, 200), lambda f: knee.femur(self.shape, f))
         tibia = self._near(self.p, (-46, -36, -200), (46, 36, 16), lambda p: knee.tibia(self.shape, p))
         q = self.shape.to_patella(self.f)
         across, deep, high = (r + 8 for r in self.shape.patella_radii)
         patella = self._near(q, (-across, -deep, -high), (across, deep, high), lambda q: knee.patella(self.shape, q))
-        self._leg(skin)
+        self._leg()
         self._vessels()
         over_femur = self._over(femur, self.f, knee.femoral_cartilage)
         over_tibia = self._over(tibia, self.p, knee.tibial_cartilage)
@@ -242,15 +251,15 @@ class _Painting:
             over[where] -= thickness(self.shape, p[:, where])
         return over
 
-    def _leg(self, skin: Floats) -> None:
+    def _leg(self) -> None:
         """Skin, fat with its septa, and muscle."""
         t = self.t
-        self.canvas.paint(skin, t.muscle * 0.9)
+        self.canvas.paint(self.skin, t.muscle * 0.7)
         lobes = 1 + np.float32(0.10) * self.fine + np.float32(0.12) * self.slow
         lines = np.abs(self.slow + np.float32(0.3) * self.fine) < np.float32(0.06)
-        self.canvas.paint(skin + 1.6, np.float32(t.fat) * lobes + np.float32(0.5 * t.fat) * lines)
+        self.canvas.paint(self.skin + 1.6, np.float32(t.fat) * lobes + np.float32(0.5 * t.fat) * lines)
+        self.canvas.paint(np.abs(self.fascia) - 0.25, t.tendon)
         muscle = self.body._field(1, self.p)
-        self.canvas.paint(muscle - 0.4, t.tendon)
         streaks = 1 + np.float32(0.07) * self.fine + np.float32(0.10) * self.slow
         self.canvas.paint(muscle, np.float32(t.muscle) * streaks)
 
@@ -276,7 +285,7 @@ class _Painting:
         between = np.maximum(over_femur, over_tibia) - np.float32(0.9)
         self.canvas.paint(np.minimum(lined[0], np.where(np.abs(self.p[0]) < 36, between, FAR)), 0.85)
         recess = self._near(self.f, (-46, -62, -2), (46, 44, 100), self._recess)
-        recess = np.maximum(recess, 1.0 - femur)
+        recess = np.maximum(np.maximum(recess, 1.0 - femur), self.fascia + 2.5)
         bright = np.float32(1) + np.float32(0.03) * self.slow
         self.canvas.paint(recess - 0.9, self.t.muscle)
         self.canvas.paint(recess, bright, knee.EFFUSION if self.shape.group == "effusion" else None)
@@ -296,7 +305,7 @@ class _Painting:
 
     def _tendons(self, q: Floats) -> None:
         """Quadriceps and patellar tendon, retinacula."""
-        across, deep, high = self.shape.patella_radii
+        _, deep, high = self.shape.patella_radii
         value = np.float32(self.t.tendon) * (1 + np.float32(0.5) * np.abs(self.slow))
 
         def quadriceps(q: Floats) -> Floats:
@@ -330,8 +339,9 @@ class _Painting:
     def _ligaments(self, femur: Floats) -> None:
         """Cruciate and collateral ligaments."""
         box = self._near(self.p, (-18, -18, -14), (18, 32, 46), lambda p: np.minimum(*knee.cruciates(self.shape, p)))
-        fibres = np.float32(self.t.ligament) * (1 + np.float32(0.45) * self.fine)
-        self.canvas.paint(box - 0.8, self.t.muscle)
+        fibres = np.float32(self.t.ligament) * (1 + np.float32(0.25) * self.fine)
+        filling = self._near(self.f, (-13, -14, -4), (13, 26, 42), lambda f: knee.notch(self.shape, f) - 0.5)
+        self.canvas.paint(np.maximum(filling, np.float32(8) - self.p[2]), max(1.1 * self.t.muscle, 0.3))
         self.canvas.paint(box, fibres, knee.CRUCIATES)
         wide = 38.5 * self.shape.widths[0]
 
@@ -352,6 +362,8 @@ class _Painting:
             return
         full[where] = knee.menisci(self.shape, self.p[:, where], over_tibia[where])
         full = np.maximum(full, np.float32(0.25) - over_femur)
+        # Fluid and synovium line the surfaces.
+        self.canvas.paint(np.maximum(full - 0.7, np.float32(0.1) - over_femur), 0.5)
         self.canvas.paint(full, np.float32(self.t.meniscus) * (1 + np.float32(0.3) * self.fine), knee.MENISCI)
 
     def _cartilage(self, over: Floats, bone: Floats, label: int) -> None:

@@ -27,8 +27,8 @@ def lay_knee_planes(shape: KneeShape, rng: np.random.Generator) -> Mapping[str, 
     ground = w + 0.05 * v
     stacks = {
         "sag": (np.cos(oblique) * u + np.sin(oblique) * v, back, down, 80.0, 256),
-        "cor": (v, right, down, 88.0, 224),
-        "ax": (ground, right, back, 98.0, 224),
+        "cor": (v, right, down, 84.0, 208),
+        "ax": (ground, right, back, 96.0, 208),
     }
     centres = {"sag": (0, 2, 12), "cor": (0, -6, 10), "ax": (0, -2, 14)}
     return {
@@ -58,7 +58,7 @@ def _stack(
     count = int(np.clip(round(shape.scale * length / step) + 1, 20, 28))
     order = 1 if rng.random() < 0.5 else -1
     field = shape.scale * rng.uniform(148, 165)
-    pixel = round(float(np.clip(field / columns, 0.55, 0.72)), 4)
+    pixel = round(float(np.clip(field / columns, 0.55, 0.8)), 4)
     rows = columns if rng.random() < 0.5 else int(round(columns * rng.uniform(0.85, 1.0) / 2) * 2)
     middle = shape.to_patient(centre) + rng.normal(0, 4) * x + rng.normal(0, 4) * y + rng.normal(0, 2) * axis
     corner = middle - pixel * ((columns - 1) / 2 * x + (rows - 1) / 2 * y)
