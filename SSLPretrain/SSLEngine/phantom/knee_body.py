@@ -78,11 +78,12 @@ class KneeTissues:
 def draw_knee_tissues(rng: np.random.Generator) -> KneeTissues:
     """Draws the contrast of one study: double-echo steady state or fat-suppressed proton density."""
     dess = bool(rng.random() < 0.5)
+    muscle = float(rng.uniform(0.22, 0.32) if dess else rng.uniform(0.28, 0.42))
     return KneeTissues(
         contrast=CONTRASTS[0] if dess else CONTRASTS[1],
         cartilage=float(rng.uniform(0.50, 0.68) if dess else rng.uniform(0.44, 0.60)),
-        muscle=float(rng.uniform(0.22, 0.32) if dess else rng.uniform(0.28, 0.42)),
-        fat=float(rng.uniform(0.10, 0.18) if dess else rng.uniform(0.10, 0.22)),
+        muscle=muscle,
+        fat=float(muscle * rng.uniform(0.3, 0.62)),
         marrow=float(rng.uniform(0.06, 0.11) if dess else rng.uniform(0.08, 0.15)),
         trabeculae=float(rng.uniform(0.2, 0.35) if dess else rng.uniform(0.08, 0.18)),
         patches=float(rng.uniform(0.1, 0.35)),
@@ -340,7 +341,7 @@ class _Painting:
         """Cruciate and collateral ligaments."""
         box = self._near(self.p, (-18, -18, -14), (18, 32, 46), lambda p: np.minimum(*knee.cruciates(self.shape, p)))
         fibres = np.float32(self.t.ligament) * (1 + np.float32(0.25) * self.fine)
-        filling = self._near(self.f, (-13, -14, -4), (13, 26, 42), lambda f: knee.notch(self.shape, f) - 0.5)
+        filling = self._near(self.f, (-13, -16, -14), (13, 26, 42), self._notch_filling)
         self.canvas.paint(np.maximum(filling, np.float32(8) - self.p[2]), max(1.1 * self.t.muscle, 0.3))
         self.canvas.paint(box, fibres, knee.CRUCIATES)
         wide = 38.5 * self.shape.widths[0]
@@ -353,6 +354,10 @@ class _Painting:
         lateral = [(wide, 4, 30), (wide + 1, 10, 10), (34, 17, -16)]
         cord = self._near(self.p, (28, -4, -24), (50, 26, 38), lambda p: tube(p, lateral, (2.0, 2.0, 2.2)))
         self.canvas.paint(cord, self.t.tendon)
+
+    def _notch_filling(self, f: Floats) -> Floats:
+        """Distance from the synovium round the cruciate ligaments, femur coordinates ``(3, n)``."""
+        return knee.both(knee.notch(self.shape, f) - 0.5, ellipsoid(f, (0.0, 5.0, 14.0), (14.0, 16.0, 22.0)), 4.0)
 
     def _meniscus(self, over_femur: Floats, over_tibia: Floats) -> None:
         near = (over_tibia < 11) & (over_tibia > -1) & (over_femur < 12)
