@@ -202,6 +202,20 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
         return [n for n in plain if n.GetImageData() is not None]
 
     @staticmethod
+    def examInScene() -> "SceneExam | None":
+        """The exam whose views a saved scene holds, with the roles that they had; None where there is none."""
+        volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+        if not any(node.GetAttribute("SSLSegmentation.View") for node in volumes):
+            return None
+        from SSLScene import exams
+        from SSLScene import undo
+
+        views = [node for node in volumes if node.GetAttribute(exams.VIEW)]
+        token = views[0].GetAttribute(undo.OWNER) or undo.DEFAULT_TOKEN
+        chosen = {n.GetID(): n.GetAttribute(exams.ROLE) or "" for n in views if n.GetAttribute(undo.OWNER) == token}
+        return exams.exam_of_scene(slicer.mrmlScene, chosen, token.removeprefix("exam "), token)
+
+    @staticmethod
     def removeExam(exam: "SceneExam") -> None:
         """Takes out of the scene all that was added for an exam, and gives the views back as they were."""
         from SSLPanels import targets
@@ -509,6 +523,7 @@ class SSLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(scene, scene.EndImportEvent, self.onSceneEndImport)
         self.initializeParameterNode()
         self.setExam(None)
 
@@ -578,6 +593,12 @@ class SSLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onSceneEndClose(self, caller: Any = None, event: Any = None) -> None:
         """The scene is empty."""
         self.initializeParameterNode()
+
+    def onSceneEndImport(self, caller: Any = None, event: Any = None) -> None:
+        """A saved scene was opened: an exam that is in it is taken up again."""
+        self.initializeParameterNode()
+        if self.exam is None:
+            self.setExam(self.logic.examInScene())
 
     def initializeParameterNode(self) -> None:
         """Ties the panel to the scene's parameter node."""
@@ -692,7 +713,7 @@ class SSLSegmentationTest(ScriptedLoadableModuleTest):
         turned = {
             "sax": [[1, 0, 0], [0, 1, 0], [0, 0, 4]],
             "2ch": [[0, 0, 4], [1, 0, 0], [0, 1, 0]],
-            "4ch": [[1, 0, 0], [0, 0, 4], [0, 1, 0]],
+            "4ch": [[1, 0, 0], [0, 0, -4], [0, 1, 0]],
         }
         for role, axes in turned.items():
             slices = 8 if role == "sax" else 1

@@ -34,6 +34,7 @@ def headers(table: Any, names: Sequence[str], stretch: int) -> None:
     table.setColumnCount(len(names))
     table.setHorizontalHeaderLabels(list(names))
     header = table.horizontalHeader()
+    header.setMinimumSectionSize(60)
     for column in range(len(names)):
         header.setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
     header.setSectionResizeMode(stretch, qt.QHeaderView.Stretch)

@@ -333,6 +333,34 @@ def test_pretrains_stops_closes_finds_and_resumes(window: Window) -> None:
     window.model = folder / jobs.MODEL_FILE  # type: ignore[attr-defined]
 
 
+def test_compares_with_training_from_scratch(
+    window: Window, exams: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The few-label study gets settings that the engine takes; its figures become a plot with one curve a way."""
+    from SSLEngine.settings import KINDS
+    from SSLEngine.settings import parse
+
+    panel = window.pretrain
+    asked: list[Any] = []
+    monkeypatch.setattr(panel.logic.workers, "run", lambda *arguments: asked.append(arguments) or tmp_path)
+    panel.logic.compare(tmp_path / "model.safetensors", exams, counts=(1, 2), seeds=2)
+    kind, settings, _folder = asked[0]
+    parsed = parse(settings, KINDS[kind])
+    assert parsed.counts == (1, 2)  # type: ignore[attr-defined]
+    summary = [{"count": 1, "scratch": 0.5, "pretrained": 0.7}, {"count": 2, "scratch": 0.6, "pretrained": 0.75}]
+    jobs.write_json(tmp_path / "results.json", {"summary": summary})
+    panel.showComparison(tmp_path)
+    chart = panel.ui.studyPlotWidget.mrmlPlotViewNode().GetPlotChartNode()
+    assert chart.GetNumberOfPlotSeriesNodes() == 2
+    assert slicer.util.arrayFromTableColumn(chart.GetNthPlotSeriesNode(0).GetTableNode(), "pretrained").tolist() == [
+        0.7,
+        0.75,
+    ]
+    from SSLScene import undo
+
+    undo.remove_all(window.scene, "SSLSegmentation.FewLabels")
+
+
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
@@ -524,6 +552,17 @@ def test_segments_a_view_into_nodes(window: Window) -> None:
     assert segment.GetColor() == pytest.approx((214 / 255, 69 / 255, 65 / 255), abs=1e-3)
     assert panel.ui.resultsTableView.mrmlTableNode().GetNumberOfRows() >= len(names)
     window.picture(panel, "segmentation-segmented", 2300)
+
+
+def test_takes_up_the_exam_of_a_saved_scene(window: Window) -> None:
+    panel = window.segmentation
+    before = panel.exam
+    roles = [(item.view.role, item.volume) for item in before.views]
+    panel.setExam(None)
+    panel.onSceneEndImport()
+    assert [(item.view.role, item.volume) for item in panel.exam.views] == roles
+    assert panel.exam.token == before.token
+    panel.setExam(before)
 
 
 def test_console(window: Window) -> None:
