@@ -252,7 +252,7 @@ def test_the_loss_weighs_the_line_and_leaves_unknown_channels_out() -> None:
     )
     (gradient,) = torch.autograd.grad(loss, output)
     assert (gradient.flatten(2).abs().sum(2) > 0).nonzero().tolist() == [[0, 1]]
-    assert float(task.loss(output, torch.full_like(target, math.nan))) == 0
+    assert float(task.loss(output.detach(), torch.full_like(target, math.nan))) == 0
     # At the default weight, the line and the rest of a patch count about the same.
     patch = task.target(batch_of(lines[:1], 144, 1.75))[0, 1]
     assert 0.5 < float((10 * patch).mean()) < 2
@@ -364,9 +364,9 @@ def test_location_loss_and_score_are_in_mm() -> None:
     task = SliceLocation(Location())
     target = torch.tensor([[0.5, 30.0], [-1.0, 30.0], [0.2, 30.0], [math.nan, math.nan]])
     output = torch.tensor([[0.4], [-1.0], [0.2], [9.0]], requires_grad=True)
-    assert float(task.loss(output, target)) == pytest.approx(0.5 * 0.1**2 / 3)
+    assert float(task.loss(output.detach(), target)) == pytest.approx(0.5 * 0.1**2 / 3)
     assert task.score(output, target, 2.0)["location_mm"] == pytest.approx(1.0)
-    assert float(task.loss(output, target[3:].expand(4, 2))) == 0
+    assert float(task.loss(output.detach(), target[3:].expand(4, 2))) == 0
 
 
 # ---------------------------------------------------------------------------------------------
