@@ -365,7 +365,7 @@ def test_location_loss_and_score_are_in_mm() -> None:
     target = torch.tensor([[0.5, 30.0], [-1.0, 30.0], [0.2, 30.0], [math.nan, math.nan]])
     output = torch.tensor([[0.4], [-1.0], [0.2], [9.0]], requires_grad=True)
     assert float(task.loss(output.detach(), target)) == pytest.approx(0.5 * 0.1**2 / 3)
-    assert task.score(output, target, 2.0)["location_mm"] == pytest.approx(1.0)
+    assert task.score(output.detach(), target, 2.0)["location_mm"] == pytest.approx(1.0)
     assert float(task.loss(output.detach(), target[3:].expand(4, 2))) == 0
 
 
