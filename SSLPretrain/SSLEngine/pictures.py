@@ -16,18 +16,9 @@ from matplotlib.figure import Figure
 from .geometry import Array
 from .geometry import Plane
 from .geometry import crossing_segment
+from .structures import ROLE_COLOURS
 from .studies import View
 
-#: Colour of each role, the same as in the scene's views.
-ROLE_COLOURS = {
-    "sax": "#f4d35e",
-    "2ch": "#4cc9f0",
-    "3ch": "#b185db",
-    "4ch": "#f77f88",
-    "sag": "#f4d35e",
-    "cor": "#4cc9f0",
-    "ax": "#f77f88",
-}
 DARK = "#14161c"
 
 LabelMap = npt.NDArray[Any]

@@ -1,4 +1,4 @@
-"""Named structures: colour and SNOMED CT code, shared by the engine, the scene and the module.
+"""Named structures and roles: colours and SNOMED CT codes, shared by the engine, the scene and the module.
 
 A label that is not listed here still works; it gets a colour from :data:`SPARE_COLOURS` and the general
 code for tissue.
@@ -67,6 +67,21 @@ SPARE_COLOURS: tuple[tuple[float, float, float], ...] = (
     (0.80, 0.47, 0.65),
     (0.84, 0.37, 0.0),
 )
+
+
+#: Colour of each role in every picture and view. Red and yellow are those of Slicer's own slice views, so that a line
+#: has the colour of the view that shows its plane; the others were chosen to be told apart from these and from grey.
+ROLE_COLOURS: dict[str, tuple[float, float, float]] = {
+    "sax": (0.953, 0.290, 0.200),
+    "2ch": (0.431, 0.790, 0.294),
+    "4ch": (0.929, 0.835, 0.298),
+    "3ch": (0.290, 0.650, 0.960),
+    "rv2ch": (0.780, 0.480, 0.950),
+    "rvot": (0.250, 0.850, 0.800),
+    "ax": (0.953, 0.290, 0.200),
+    "cor": (0.431, 0.790, 0.294),
+    "sag": (0.929, 0.835, 0.298),
+}
 
 
 def structure(name: str, value: int = 1) -> Structure:

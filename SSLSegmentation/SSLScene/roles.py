@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
+from SSLEngine.structures import ROLE_COLOURS
+
 Colour = tuple[float, float, float]
 
-#: Red, green and yellow are Slicer's own slice view colours, so that a line has the colour of the view that
-#: shows its plane. The others were chosen to be told apart from these, from grey and from each other.
-COLOURS: dict[str, Colour] = {
-    "sax": (0.953, 0.290, 0.200),
-    "2ch": (0.431, 0.790, 0.294),
-    "4ch": (0.929, 0.835, 0.298),
-    "3ch": (0.290, 0.650, 0.960),
-    "rv2ch": (0.780, 0.480, 0.950),
-    "rvot": (0.250, 0.850, 0.800),
-    "ax": (0.953, 0.290, 0.200),
-    "cor": (0.431, 0.790, 0.294),
-    "sag": (0.929, 0.835, 0.298),
-}
 #: For views whose role is not known.
 SPARE: tuple[Colour, ...] = ((0.95, 0.60, 0.70), (0.70, 0.70, 0.95), (0.95, 0.65, 0.35), (0.60, 0.80, 0.75))
 
@@ -38,7 +27,7 @@ _LABELS = {"rv2ch": "RV 2CH", "unknown": "other"}
 
 def colour(role: str, index: int = 0) -> Colour:
     """The colour of a role, RGB 0 to 1; ``index`` tells views without a known role apart."""
-    return COLOURS.get(role, SPARE[index % len(SPARE)])
+    return ROLE_COLOURS.get(role, SPARE[index % len(SPARE)])
 
 
 def label(role: str) -> str:

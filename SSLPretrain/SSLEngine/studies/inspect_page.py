@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from ..geometry import Array
 from ..geometry import crossing_segment
+from ..structures import ROLE_COLOURS
 from .cohort import Cohort
 from .cohort import read_cohort
 from .crossings import same_frame
@@ -25,19 +26,6 @@ from .study import Study
 from .study import StudyError
 from .study import View
 
-#: Colour of each role's lines, the same on every picture.
-ROLE_COLOURS = {
-    "sax": "#4fc3f7",
-    "2ch": "#ffb74d",
-    "3ch": "#ba68c8",
-    "4ch": "#81c784",
-    "rv2ch": "#e57373",
-    "rvot": "#fff176",
-    "sag": "#ffb74d",
-    "cor": "#81c784",
-    "ax": "#4fc3f7",
-    "unknown": "#b0bec5",
-}
 #: Studies with pictures; a page with more would not open in a browser.
 MAX_PICTURED = 30
 _STYLE = """
