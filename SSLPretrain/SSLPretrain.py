@@ -553,6 +553,14 @@ class SSLPretrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.curves.add(events)
         if any(event.get("loss") is not None for event in events):
             self.ui.lossPlotWidget.setVisible(True)
+        self._updateRow(self.monitor.folder)
+
+    def _updateRow(self, folder: Path | None) -> None:
+        """The followed job's line in the list of jobs keeps up; the others change when the list is refreshed."""
+        for row in range(self.ui.jobsTable.rowCount):
+            if tables.key(self.ui.jobsTable, row) == str(folder):
+                for column, text in enumerate(jobRow(folder, jobs_folder())):
+                    self.ui.jobsTable.item(row, column).setText(text)
 
     def _onJobFinished(self, folder: Path, status: jobs.Status) -> None:
         self.refreshJobs()

@@ -307,6 +307,8 @@ def test_pretrains_stops_closes_finds_and_resumes(window: Window) -> None:
     window.spin(lambda: jobs.status(folder).step > 5)
     window.spin(lambda: panel.ui.progressBar.value > 0)
     assert "step" in panel.ui.jobStateLabel.text
+    window.spin(lambda: "%" in panel.ui.jobsTable.item(0, 3).text())
+    assert panel.ui.jobsTable.item(0, 2).text() == "running"
     assert not panel.ui.lossPlotWidget._real.isHidden()
     pulse.stop()
     window.picture(panel, "pretrain-running", 1700)
