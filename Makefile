@@ -10,7 +10,7 @@ demo: $(STAMP)
 	$(BIN)/sslengine demo --out demo
 
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

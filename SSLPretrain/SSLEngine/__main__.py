@@ -414,12 +414,12 @@ def build_parser() -> argparse.ArgumentParser:
         return sub
 
     sub = verb("demo", demo, json=False)
-    sub.add_argument("--organ", choices=("heart",), default="heart")
+    sub.add_argument("--organ", choices=("heart", "knee"), default="heart")
     sub.add_argument("--out", default="demo", metavar="DIR")
     sub.add_argument("--seed", type=int, default=0)
 
     sub = verb("phantom", phantom)
-    sub.add_argument("--organ", choices=("heart",), default="heart")
+    sub.add_argument("--organ", choices=("heart", "knee"), default="heart")
     sub.add_argument("--studies", type=_positive, default=10, metavar="N")
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--out", required=True, metavar="DIR")

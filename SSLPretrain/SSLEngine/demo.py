@@ -82,7 +82,8 @@ class Plan:
 
 
 PLANS = {
-    "heart": Plan(40, 8, 2, ("positions",), 900, 350, {"spacing_mm": 2.0, "patch": 128}),
+    "heart": Plan(40, 8, 2, ("positions",), 1200, 300, {"spacing_mm": 2.0, "patch": 128}),
+    "knee": Plan(20, 4, 2, ("crossings", "location"), 1200, 300, {"spacing_mm": 1.25, "patch": 128}),
 }
 
 
@@ -90,7 +91,7 @@ def run_demo(organ: str, out: Path, seed: int = 0, plan: Plan | None = None) -> 
     """Runs the demo; returns the path of its report.
 
     Args:
-        organ: ``heart``.
+        organ: ``heart`` or ``knee``.
         out: Folder to make; an earlier demo there is replaced.
         seed: Seed of everything.
         plan: Another size, for tests.
@@ -170,7 +171,7 @@ def run_demo(organ: str, out: Path, seed: int = 0, plan: Plan | None = None) -> 
 def _fresh_folder(out: Path) -> Path:
     out = Path(out).resolve()
     if out.exists() and any(out.iterdir()):
-        if not ((out / MARK).is_file() or (out / "exams" / "heart-0001").is_dir()):
+        if not ((out / MARK).is_file() or any(out.glob("exams/*-0001"))):
             msg = f"{out} is not empty and was not made by the demo; choose another folder with --out."
             raise JobError(msg)
         shutil.rmtree(out)

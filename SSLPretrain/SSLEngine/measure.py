@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,10 +54,13 @@ def surface_distances(a: Mask, b: Mask, spacing: Sequence[float]) -> tuple[float
     if pair[0].shape[2] == 3:
         # A single slice: the surface is its outline.
         pair, millimetres = [m[:, :, 1] for m in pair], millimetres[1:]
-    far = compute_hausdorff_distance(pair[0], pair[1], include_background=True, percentile=95, spacing=millimetres)
-    mean = compute_average_surface_distance(
-        pair[0], pair[1], include_background=True, symmetric=True, spacing=millimetres
-    )
+    with warnings.catch_warnings():
+        # MONAI 1.6 warns of an argument that it passes to itself.
+        warnings.simplefilter("ignore", FutureWarning)
+        far = compute_hausdorff_distance(pair[0], pair[1], include_background=True, percentile=95, spacing=millimetres)
+        mean = compute_average_surface_distance(
+            pair[0], pair[1], include_background=True, symmetric=True, spacing=millimetres
+        )
     return float(far), float(mean)
 
 
@@ -84,7 +88,8 @@ class Comparison:
             a, b = self.predicted == p, self.reference == r
             far, mean = surface_distances(a, b, self.spacing)
             found[name] = {
-                "dice": dice(a, b),
+                # What is in neither says nothing: a long-axis view without an aorta is no success.
+                "dice": dice(a, b) if a.any() or b.any() else None,
                 "hd95_mm": far,
                 "assd_mm": mean,
                 "predicted_ml": float(a.sum()) * voxel,
@@ -105,7 +110,7 @@ def compare_files(predicted: Path, reference: Path, phase: int = 0) -> Compariso
     if labels[0] is None or labels[1] is None:
         msg = f"{reference} has no phase {phase}; compare files of the same cine."
         raise StudyError(msg)
-    pairs = match_structures(a, labels[0], b, labels[1])
+    pairs = match_structures(a, b, labels[1])
     if not pairs:
         msg = f"{predicted} and {reference} share no structure by name or value; check that they belong together."
         raise StudyError(msg)
@@ -120,12 +125,10 @@ def _spacing(planes: Sequence[Plane]) -> tuple[float, float, float]:
     return step, first.spacing[1], first.spacing[0]
 
 
-def match_structures(
-    a: LabelFile, a_labels: npt.NDArray[np.int16], b: LabelFile, b_labels: npt.NDArray[np.int16]
-) -> dict[str, tuple[int, int]]:
+def match_structures(a: LabelFile, b: LabelFile, b_labels: npt.NDArray[np.int16]) -> dict[str, tuple[int, int]]:
     """Structures of the reference with their values in both files: by name where both have names, else by value.
 
-    A structure that the prediction knows and lacks here still counts: it was missed.
+    Without names only what the reference shows is compared: a reference may hold fewer structures than a model knows.
     """
     names_a = {structure(n, v).name: v for v, n in a.names.items()}
     names_b = {structure(n, v).name: v for v, n in b.names.items()}
@@ -133,8 +136,7 @@ def match_structures(
     if names_a and names_b:
         return {n: (names_a.get(n, -1), v) for n, v in names_b.items() if v in present or n in names_a}
     by_value = {v: n for n, v in (names_a or names_b).items()}
-    known = set(by_value) or {int(v) for v in np.unique(a_labels)} - {0}
-    return {by_value.get(v, f"Label {v}"): (v, v) for v in sorted(set(present) | (known & set(present)))}
+    return {by_value.get(v, f"Label {v}"): (v, v) for v in present}
 
 
 def evaluate(predicted: Path, reference: Path, labels_suffix: str = "_seg") -> dict[str, Any]:
@@ -155,7 +157,7 @@ def evaluate(predicted: Path, reference: Path, labels_suffix: str = "_seg") -> d
         files.append({"predicted": str(a), "reference": str(b), "phase": phase, "structures": scores})
     structures = _means([f["structures"] for f in files])
     known = [s["dice"] for s in structures.values() if s["dice"] is not None]
-    document = {"structures": structures, "mean_dice": float(np.mean(known)), "files": files}
+    document = {"structures": structures, "mean_dice": float(np.mean(known)) if known else None, "files": files}
     cine = _cine(files)
     return {**document, "cine": cine} if cine else document
 
@@ -249,7 +251,8 @@ def table(document: Mapping[str, Any]) -> str:
     for name, scores in document["structures"].items():
         cells = [f"{'-':>{w}}" if scores[f] is None else f"{scores[f]:>{w}.{d}f}" for f, w, d in figures]
         rows.append(f"{name:<22}" + "".join(cells))
-    rows.append(f"{'mean':<22}{document['mean_dice']:>8.3f}")
+    mean = document["mean_dice"]
+    rows.append(f"{'mean':<22}{'-' if mean is None else format(mean, '.3f'):>8}")
     for side in ("predicted", "reference"):
         cine = (document.get("cine") or {}).get(side)
         if cine:

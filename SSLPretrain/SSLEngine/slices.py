@@ -232,9 +232,7 @@ def landmark(study: Study) -> Array | None:
     return None if pixel is None or not host.contains(pixel) else host.to_patient(pixel)
 
 
-def study_records(
-    study: Study, pretexts: Sequence[Pretext], grid: Grid, classes: Sequence[int], labelled_only: bool = False
-) -> Iterable[Record]:
+def study_records(study: Study, pretexts: Sequence[Pretext], grid: Grid, classes: Sequence[int]) -> Iterable[Record]:
     """The slices of a study on the network's grid.
 
     Args:
@@ -242,14 +240,13 @@ def study_records(
         pretexts: Tasks whose geometry is carried along.
         grid: The grid.
         classes: Label values, in the order of the class indices 1, 2, ...
-        labelled_only: Leave out views and phases without labels.
     """
     side = int(grid.patch * MARGIN) // 2 * 2
     guests = guests_of(study)
     centre = landmark(study)
     axis = anatomical_axis(guests)
     for view in study.views:
-        if view.role not in HOST_ROLES or (labelled_only and not view.labelled):
+        if view.role not in HOST_ROLES:
             continue
         hosts = [network_plane(p, grid.spacing_mm, side, centre) for p in view.planes]
         others = {role: plane for role, plane in guests.items() if role != view.role}
@@ -260,8 +257,6 @@ def study_records(
         ]
         for phase in chosen_phases(view, grid.phases):
             labels = view.labels(phase)
-            if labelled_only and labels is None:
-                continue
             images = standardise(view.pixels(phase), grid.clip_percent)
             for k, host in enumerate(hosts):
                 image = resample(torch.from_numpy(images[k : k + 1]), view.planes[k], host)[0]

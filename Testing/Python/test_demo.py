@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import SimpleITK as sitk
+
 from SSLEngine.demo import Plan
 from SSLEngine.demo import run_demo
 from SSLEngine.jobs import JobError
