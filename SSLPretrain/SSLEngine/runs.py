@@ -312,6 +312,7 @@ def finetune_run(
         held_out=slices.where(lambda i: i.study in watched_names and i.labelled),
         frozen=("encoder.",) if settings.transfer == "decoder" else (),
         warm=("encoder.", "decoder.") if report is not None else (),
+        warm_rate=settings.carried_rate,
     )
     return run, report
 

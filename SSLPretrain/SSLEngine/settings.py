@@ -122,7 +122,7 @@ class Schedule(Strict, frozen=True):
     Attributes:
         steps: Training steps in all; 0 asks for a sensible number for the data.
         batch: Slices a step.
-        rate: Peak learning rate of AdamW; a pretrained part starts with a slow warm-up.
+        rate: Peak learning rate of AdamW.
         warmup: Share of the steps in which the rate rises; it then falls as half a cosine.
         weight_decay: Of AdamW.
         average: Decay of the running mean of the weights that becomes the model; 0 takes the last weights.
@@ -258,6 +258,7 @@ class Finetune(Strict, frozen=True):
             trains the segmentation and the pretext together.
         labelled: Number of labelled subjects to use, 0 for all; the first n of the seed's order.
         subjects: Names of the labelled subjects to use, instead of ``labelled``.
+        carried_rate: Learning rate of carried-over weights as a share of that of new ones [ours].
         pretext_weight: Weight of the pretext's loss in ``multitask`` (lambda, 1 by default [ours]).
         label_names: Names of the label values where the data do not give them.
     """
@@ -268,6 +269,7 @@ class Finetune(Strict, frozen=True):
     labelled: Annotated[int, msgspec.Meta(ge=0)] = 0
     subjects: tuple[str, ...] = ()
     pretext: tuple[PretextName, ...] = ()
+    carried_rate: Positive = 1.0
     pretext_weight: NonNegative = 1.0
     positions: Positions = Positions()
     crossings: Crossings = Crossings()

@@ -76,7 +76,8 @@ class Run:
         seed: Seed of every draw.
         held_out: ``(n,)`` slices for the score; may be empty.
         frozen: Prefixes of parameter names that do not learn.
-        warm: Prefixes of parameter names that carry pretrained weights: they learn at a third of the rate.
+        warm: Prefixes of parameter names that carry pretrained weights.
+        warm_rate: Their learning rate as a share of that of new weights.
         history: Scores so far, one dictionary a validation.
         blank: What each task's loss is divided by; set by :func:`train` where there are several tasks.
     """
@@ -91,6 +92,7 @@ class Run:
     held_out: torch.Tensor
     frozen: tuple[str, ...] = ()
     warm: tuple[str, ...] = ()
+    warm_rate: float = 1.0
     history: list[dict[str, Any]] = field(default_factory=list)
     blank: dict[str, float] = field(default_factory=dict)
 
@@ -251,12 +253,12 @@ def load_checkpoint(folder: Path | None, device: torch.device) -> dict[str, Any]
 
 
 def make_optimiser(run: Run) -> torch.optim.AdamW:
-    """AdamW over what may learn; pretrained parts at a third of the rate, no decay on norms and biases."""
+    """AdamW over what may learn; pretrained parts at their own share of the rate, no decay on norms and biases."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in run.network.named_parameters():
         parameter.requires_grad_(not name.startswith(run.frozen) if run.frozen else True)
         if parameter.requires_grad:
-            factor = 1 / 3 if run.warm and name.startswith(run.warm) else 1.0
+            factor = run.warm_rate if run.warm and name.startswith(run.warm) else 1.0
             decay = run.schedule.weight_decay if parameter.ndim > 1 else 0.0
             groups.setdefault((factor, decay), []).append(parameter)
     return torch.optim.AdamW(

@@ -262,9 +262,9 @@ def test_the_rate_rises_and_falls_as_half_a_cosine() -> None:
     assert learning_rate(Schedule(steps=1, rate=0.01), 0) == pytest.approx(0.01)
 
 
-def test_pretrained_parts_learn_at_a_third_and_norms_do_not_decay() -> None:
+def test_pretrained_parts_learn_at_their_own_rate_and_norms_do_not_decay() -> None:
     run = tiny_run()
-    run.warm = ("encoder.",)
+    run.warm, run.warm_rate = ("encoder.",), 0.25
     run.frozen = ("decoder.0.",)
     optimiser = make_optimiser(run)
     names = {id(p): n for n, p in run.network.named_parameters()}
@@ -273,7 +273,7 @@ def test_pretrained_parts_learn_at_a_third_and_norms_do_not_decay() -> None:
         for parameter in group["params"]:
             seen[names[id(parameter)]] = (group["factor"], group["weight_decay"], parameter.ndim)
     assert not [n for n in seen if n.startswith("decoder.0.")]
-    assert all((f == pytest.approx(1 / 3)) == n.startswith("encoder.") for n, (f, _, _) in seen.items())
+    assert all((f == pytest.approx(0.25)) == n.startswith("encoder.") for n, (f, _, _) in seen.items())
     assert all((decay > 0) == (ndim > 1) for _, decay, ndim in seen.values())
 
 
