@@ -105,7 +105,8 @@ def run_label_study(settings: LabelStudy, reporter: Reporter) -> dict[str, Any]:
             continue
         if reporter.stop_requested():
             raise Cancelled
-        row = trial(replace(settings.finetune, seed=seed, labelled=count, grid=grid), material, arms[arm])
+        one = replace(settings.finetune, seed=seed, labelled=count, grid=grid)
+        row = trial(one, material, arms[arm], _Within(None, reporter))
         rows.append({"seed": seed, "count": count, "arm": arm, **row})
         with (folder / TRIALS_FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps(rows[-1]) + "\n")
@@ -155,9 +156,9 @@ def _pretrained(settings: LabelStudy, cohort: Cohort, test: Sequence[Study], fol
 
 
 class _Within(Reporter):
-    """Reports to a folder of its own and obeys the stop of the whole study."""
+    """Reports to a folder of its own, or nowhere, and obeys the stop of the whole study."""
 
-    def __init__(self, folder: Path, outer: Reporter) -> None:
+    def __init__(self, folder: Path | None, outer: Reporter) -> None:
         super().__init__(folder)
         self._outer = outer
 
@@ -166,7 +167,7 @@ class _Within(Reporter):
         return self._outer.stop_requested()
 
 
-def trial(settings: Finetune, material: Material, start: Start) -> dict[str, Any]:
+def trial(settings: Finetune, material: Material, start: Start, reporter: Reporter) -> dict[str, Any]:
     """One fine-tuning on the first ``labelled`` subjects of the seed, scored on the test studies."""
     make_deterministic(settings.seed)
     wanted = set(subject_order(material.pool, settings.seed)[: settings.labelled])
@@ -175,7 +176,7 @@ def trial(settings: Finetune, material: Material, start: Start) -> dict[str, Any
     run, _ = finetune_run(
         settings, start, widths, grid, material.slices, chosen, [], [], len(material.names), material.device
     )
-    trained = train(run, Reporter(None))
+    trained = train(run, reporter)
     card = segmentation_card(run, settings, start, widths, grid, material.names, material.organ)
     segmenter = Segmenter(only_segmentation(trained, card, material.device), card, material.device)
     scores = test_scores(segmenter, material.test)
