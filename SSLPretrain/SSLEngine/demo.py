@@ -321,12 +321,15 @@ def _score_curve(folder: Path) -> list[tuple[float, float]]:
 
 
 def _comparison(segmenters: Mapping[str, Segmenter], study: Study) -> Any:
+    """Slices of every view: three of the only stack, or two of each where there are several."""
     rows = []
-    for view in segmenters[PRETRAINED].views(study):
+    views = segmenters[PRETRAINED].views(study)
+    several = sum(len(v.planes) > 1 for v in views) > 1
+    for view in views:
         truth = view.labels(0)
         maps = {n: s.segment(study, view, 0).labels for n, s in segmenters.items()}
-        count = len(view.planes)
-        for index in sorted({count // 4, count // 2, 3 * count // 4}) if count > 1 else [0]:
+        for share in (0.5,) if len(view.planes) == 1 else (0.35, 0.6) if several else (0.25, 0.5, 0.75):
+            index = int(share * len(view.planes))
             columns = {"reference": None if truth is None else truth[index], **{n: m[index] for n, m in maps.items()}}
             rows.append((view, index, columns))
     return comparison_picture(rows[:6], segmenters[PRETRAINED].card.labels)

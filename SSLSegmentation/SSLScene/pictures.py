@@ -28,6 +28,9 @@ Picture = npt.NDArray[np.uint8]
 #: Slicer's own background of the 3D view would be light; pictures are dark throughout, like the slice views.
 BACKGROUND_3D = ([24, 26, 32], [52, 58, 70])
 
+#: Lines of one stack in a picture, at most.
+MOST_LINES = 12
+
 
 @dataclass
 class Studio:
@@ -287,6 +290,10 @@ def make(study_path: Path, segmentations: Sequence[Path], out: Path) -> list[Pat
     _be_quiet()
     exam = exams.load_study(studio.scene, read_study(study_path))
     models = planes.show_planes(studio.scene, exam)
+    for model in models:
+        # The lines of a stack of many slices would cover the picture; the scene gets all of them back below.
+        count = planes.number_of_slices(model)
+        planes.show_slices(model, range(0, count, -(-count // MOST_LINES)))
     crossings.show_table(studio.scene, exam)
     found = [segments.load_for_exam(studio.scene, exam, path) for path in segmentations]
     stacks = {item.view.name for item in exam.views if len(item.view.planes) > 1}
