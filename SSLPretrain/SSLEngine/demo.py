@@ -210,8 +210,9 @@ def _slicer_pictures(study: Study, segmentation: Path, out: Path) -> list[Path]:
     """Has Slicer's own views draw the result, in a child and only where slicer-core is installed."""
     if importlib.util.find_spec("trame_slicer") is None or importlib.util.find_spec("SSLScene") is None:
         return []
-    command = [sys.executable, "-m", "SSLScene.pictures", "--study", str(study.path)]
-    command += ["--segmentation", str(segmentation), "--out", str(out / "slicer")]
+    command = [sys.executable, "-m", "SSLScene.pictures", "--study", str(study.path), "--out", str(out / "slicer")]
+    first_phases = [f for f in sorted(out.glob(segmentation.name.replace(".", "*.", 1))) if "_phase" not in f.name]
+    command += [option for file in first_phases for option in ("--segmentation", str(file))]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         _say(f"Slicer's views could not draw here: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
