@@ -614,3 +614,12 @@ def test_single_slice_is_fine(tmp_path: Path) -> None:
     one_dicom(tmp_path, SeriesDescription="cine")
     study = read_study(tmp_path)
     assert (study.views[0].shape, study.irregularities) == ((1, 24, 24), [])
+
+
+def test_a_short_folder_name_does_not_swallow_the_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # "d" is a letter of almost every message; the message must still name the file and the remedy.
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "x.dcm").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StudyError, match=r"x\.dcm.*copy it again"):
+        read_study(Path("d"))

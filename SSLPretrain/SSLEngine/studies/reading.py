@@ -257,7 +257,7 @@ def why_nothing(path: Path, problems: Sequence[Irregularity], labels: Sequence[P
     first, more = problems[0], len(problems) - 1
     remedy = first.consequence.removeprefix("left out; ")
     # What a StudyError said is a sentence with its file and remedy already.
-    whole = first.what if str(path) in first.what else f"{first.where}: {first.what}; {remedy}."
+    whole = first.what if first.where in first.what else f"{first.where}: {first.what}; {remedy}."
     return whole + (f" ({more} more in {path} cannot be used either.)" if more else "")
 
 
