@@ -93,6 +93,12 @@ def run_label_study(settings: LabelStudy, reporter: Reporter) -> dict[str, Any]:
     cohort = read_exams(settings.finetune.data, reporter)
     pool, test = split_for_test(cohort, settings)
     start = _pretrained(settings, cohort, test, folder, reporter)
+    seen = seen_before(start, test)
+    if seen:
+        what = "test subjects have the names of subjects that the model was pretrained on"
+        reporter.event(
+            "warning", message=f"{len(seen)} {what}; if they are the same, the gain is not one on unseen exams."
+        )
     grid = agreed_grid(settings.finetune, start)
     names = label_names(pool, cohort.label_names, settings.finetune)
     slices = gather(pool, [], grid, list(names), device, reporter)
@@ -113,7 +119,12 @@ def run_label_study(settings: LabelStudy, reporter: Reporter) -> dict[str, Any]:
         message = f"{count} labelled, seed {seed}, {arm}: Dice {row['mean_dice']:.3f}"
         reporter.progress(number + 1, len(plan), message=message)
         print(message, flush=True)
-    document = {"trials": rows, "summary": summarise(rows), "test_subjects": sorted({s.subject for s in test})}
+    document = {
+        "trials": rows,
+        "summary": summarise(rows),
+        "test_subjects": sorted({s.subject for s in test}),
+        "test_subjects_pretrained_on": seen,
+    }
     write_json(folder / RESULTS_FILE, document)
     plot(document, folder / "few-labels.png")
     return document
@@ -133,6 +144,12 @@ def split_for_test(cohort: Cohort, settings: LabelStudy) -> tuple[list[Study], l
         raise StudyError(msg)
     test = set(order[:count])
     return [s for s in labelled if s.subject not in test], [s for s in labelled if s.subject in test]
+
+
+def seen_before(start: Start, test: Sequence[Study]) -> list[str]:
+    """Test subjects whose names are among those that the pretrained model has learned from."""
+    known = set(start.card.provenance.get("subjects", [])) if start.card else set()
+    return sorted({s.subject for s in test} & known)
 
 
 def _pretrained(settings: LabelStudy, cohort: Cohort, test: Sequence[Study], folder: Path, reporter: Reporter) -> Start:

@@ -13,11 +13,14 @@ import pytest
 from SSLEngine import few_labels
 from SSLEngine.few_labels import interval
 from SSLEngine.few_labels import run_label_study
+from SSLEngine.few_labels import seen_before
 from SSLEngine.few_labels import split_for_test
 from SSLEngine.few_labels import summarise
 from SSLEngine.few_labels import summary
 from SSLEngine.jobs import Cancelled
 from SSLEngine.jobs import Reporter
+from SSLEngine.models import Card
+from SSLEngine.runs import Start
 from SSLEngine.settings import LabelStudy
 from SSLEngine.settings import parse
 from SSLEngine.studies import StudyError
@@ -106,6 +109,14 @@ def test_a_stop_keeps_the_finished_trials(
         run_label_study(settings(toy_cohort), Reporter(tmp_path))
     assert len((tmp_path / "trials.jsonl").read_text().splitlines()) == 1
     assert not (tmp_path / "results.json").exists()
+
+
+def test_test_subjects_that_were_pretrained_on_are_named(toy_cohort: Path) -> None:
+    studies = read_cohort(toy_cohort).studies
+    card = Card("pretrained", {}, {}, {}, provenance={"subjects": [studies[0].subject, "somebody else"]})
+    assert seen_before(Start(card, {}), studies[:2]) == [studies[0].subject]
+    assert seen_before(Start(card, {}), studies[1:2]) == []
+    assert seen_before(Start(None, {}), studies) == []
 
 
 def test_a_cohort_that_is_too_small_is_refused(toy_cohort: Path) -> None:
