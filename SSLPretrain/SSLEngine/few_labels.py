@@ -191,7 +191,7 @@ def trial(settings: Finetune, material: Material, start: Start, reporter: Report
     chosen = [s for s in material.pool if s.subject in wanted]
     grid, widths = agreed_grid(settings, start), agreed_network(settings, start)
     run, _ = finetune_run(
-        settings, start, widths, grid, material.slices, chosen, [], [], len(material.names), material.device
+        settings, start, widths, grid, material.slices, chosen, [], [], material.names, material.device
     )
     trained = train(run, reporter)
     card = segmentation_card(run, settings, start, widths, grid, material.names, material.organ)

@@ -249,7 +249,7 @@ def finetune(settings: Finetune, reporter: Reporter) -> Path:
         others = [s for s in cohort.studies if s not in chosen] if pretexts else watched
         visible = frozenset(s.name for s in (*chosen, *watched))
         slices = gather([*chosen, *others], pretexts, grid, list(names), device, reporter, visible)
-        run, report = finetune_run(settings, start, widths, grid, slices, chosen, watched, pretexts, len(names), device)
+        run, report = finetune_run(settings, start, widths, grid, slices, chosen, watched, pretexts, names, device)
         if report is not None:
             print(report.table(), flush=True)
         _announce(reporter, run, device, world)
@@ -268,7 +268,7 @@ def finetune_run(
     chosen: Sequence[Study],
     watched: Sequence[Study],
     pretexts: Sequence[Pretext],
-    classes: int,
+    names: Mapping[int, str],
     device: torch.device,
 ) -> tuple[Run, TransferReport | None]:
     """The training run of a fine-tuning: network with what is carried over, streams, schedule.
@@ -282,12 +282,12 @@ def finetune_run(
         chosen: Studies whose labels are learned from.
         watched: Labelled studies that are only scored now and then.
         pretexts: Tasks that are learned beside the segmentation.
-        classes: Number of structures.
+        names: Label value to name of the structures.
         device: Where to train.
     """
     learned_names, watched_names = {s.name for s in chosen}, {s.name for s in watched}
     learned = slices.where(lambda i: i.study in learned_names and i.labelled)
-    target = Segmentation(classes)
+    target = Segmentation(len(names))
     weight = settings.pretext_weight
     streams = [Stream(learned, [(target, 1.0), *_weighted(pretexts, weight)])]
     unlabelled = slices.where(lambda i: i.study not in learned_names)
@@ -299,7 +299,7 @@ def finetune_run(
     network = TaskUNet(widths.widths, pixel, image)
     report = None
     if start.card is not None:
-        report = transfer(start.weights, network, key_map(start.weights, network, keep_heads=True))
+        report = transfer(start.weights, network, carried_keys(start, network, names))
     steps = sensible_steps(settings.schedule.steps, len(learned), settings.schedule.batch, 40, 400, 3000)
     run = Run(
         network=network.to(device),
@@ -315,6 +315,16 @@ def finetune_run(
         warm_rate=settings.carried_rate,
     )
     return run, report
+
+
+def carried_keys(start: Start, network: TaskUNet, names: Mapping[int, str]) -> dict[str, str]:
+    """Which tensors are carried over: everything that fits, the segmentation head only for the same structures."""
+    keys = key_map(start.weights, network, keep_heads=True)
+    known = [(entry["value"], entry["name"]) for entry in start.card.labels] if start.card else []
+    if known == [(value, structure(name, value).name) for value, name in names.items()]:
+        return keys
+    # A head of the same size may mean other structures: its channels must not be taken for theirs.
+    return {new: old for new, old in keys.items() if not new.startswith(f"pixel_heads.{SEGMENTATION}.")}
 
 
 def segmentation_card(

@@ -28,6 +28,7 @@ from SSLEngine.networks.unet import TaskUNet
 from SSLEngine.runs import Start
 from SSLEngine.runs import agreed_grid
 from SSLEngine.runs import agreed_network
+from SSLEngine.runs import carried_keys
 from SSLEngine.settings import Finetune
 from SSLEngine.settings import Grid
 from SSLEngine.settings import Network
@@ -255,3 +256,15 @@ def test_input_sides_follow_the_factor() -> None:
     out = made(torch.zeros(1, 1, 16, 40))
     assert out["a"].shape == (1, 2, 16, 40)
     assert set(made(torch.zeros(1, 1, 16, 40), ["b"])) == {"b"}
+
+
+def test_a_segmentation_head_is_carried_over_only_for_the_same_structures() -> None:
+    network = TaskUNet(WIDTHS, {"segmentation": 3})
+    labels = [{"value": 1, "name": "LV cavity"}, {"value": 2, "name": "LV myocardium"}]
+    start = Start(card(kind="segmentation", labels=labels), network.state_dict())
+    head = {"pixel_heads.segmentation.weight", "pixel_heads.segmentation.bias"}
+    assert head <= set(carried_keys(start, network, {1: "lv", 2: "Myocardium"}))
+    for others in ({1: "RV cavity", 2: "LV myocardium"}, {1: "LV cavity", 3: "LV myocardium"}):
+        kept = set(carried_keys(start, network, others))
+        assert not head & kept
+        assert kept == set(network.state_dict()) - head
