@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import platform
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -71,6 +73,7 @@ def run_bench(device_name: str = "auto", repeats: int = 7) -> dict[str, Any]:
         repeats,
         device,
     )
+    headers = _header_times(repeats)
     return {
         "version": __version__,
         "machine": {
@@ -86,6 +89,7 @@ def run_bench(device_name: str = "auto", repeats: int = 7) -> dict[str, Any]:
         "ratios": {
             "step_to_floor": times["step"] / times["floor"],
             "augmentation_to_monai": times["augmentation"] / times["monai"],
+            "dicom_index_to_pydicom": headers["index"] / headers["pydicom"],
         },
         "slices_per_second": BATCH / times["step"],
         "synthetic_study_seconds": made,
@@ -105,6 +109,26 @@ def interleaved(work: dict[str, Callable[[], Any]], repeats: int, device: torch.
             if turn:
                 found[name].append(time.perf_counter() - began)
     return {name: statistics.median(values) for name, values in found.items()}
+
+
+def _header_times(repeats: int) -> dict[str, float]:
+    """Indexing DICOM files (what reading an exam starts with) and pydicom reading the same headers."""
+    import pydicom
+
+    from .phantom import write_study
+    from .studies.dicom import find_dicom
+
+    with tempfile.TemporaryDirectory() as folder:
+        exam = write_study(make_study("heart", 0, phases=4), Path(folder) / "exam", "dicom")
+        paths = sorted(exam.rglob("*.dcm")) * 10
+        return interleaved(
+            {
+                "index": lambda: find_dicom(paths),
+                "pydicom": lambda: [pydicom.dcmread(path, stop_before_pixels=True) for path in paths],
+            },
+            repeats,
+            torch.device("cpu"),
+        )
 
 
 def _monai(slices: SliceSet, grid: Grid) -> Callable[[], Any]:
@@ -147,6 +171,7 @@ def table(document: dict[str, Any]) -> str:
     rows += [f"{name:<14}{value:>9.1f} ms" for name, value in document["milliseconds"].items()]
     rows.append(f"step / floor            {ratios['step_to_floor']:.2f}")
     rows.append(f"augmentation / MONAI's  {ratios['augmentation_to_monai']:.2f}")
+    rows.append(f"DICOM index / pydicom   {ratios['dicom_index_to_pydicom']:.2f}")
     rows.append(
         f"{document['slices_per_second']:.1f} slices a second, {document['synthetic_study_seconds']:.1f} s a study"
     )
