@@ -33,6 +33,7 @@ from .phantom import write_cohort
 from .pictures import bar_picture
 from .pictures import comparison_picture
 from .pictures import curve_picture
+from .pictures import data_address
 from .pictures import encode
 from .pictures import exam_picture
 from .pictures import pretext_picture
@@ -276,7 +277,7 @@ def _write_report(
     if slicer:
         report.heading("In 3D Slicer's own views")
         for picture in slicer:
-            report.picture(_embedded(picture), picture.stem.replace("_", " "))
+            report.picture(data_address(picture.read_bytes()), picture.stem.replace("_", " "))
     report.heading("Files")
     report.text(
         "segmentation.seg.nrrd, scene.mrb (where slicer-core is installed), metrics.json, and the job folders "
@@ -296,12 +297,6 @@ def _pretext_sentence(scores: Mapping[str, Any]) -> str:
         if isinstance(figures, dict)
     ]
     return "On held-out exams, " + "; ".join(parts) + "." if parts else "Too few exams for a held-out score."
-
-
-def _embedded(path: Path) -> str:
-    import base64
-
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
 def _curve(folder: Path) -> list[tuple[float, float]]:

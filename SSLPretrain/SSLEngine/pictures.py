@@ -28,7 +28,12 @@ def encode(figure: Figure, dpi: int = 110) -> str:
     """A figure as a ``data:`` address, so that a page needs nothing beside itself."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, facecolor=figure.get_facecolor())
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_address(buffer.getvalue())
+
+
+def data_address(png: bytes) -> str:
+    """A PNG as a ``data:`` address."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def dark_figure(columns: int, rows: int, size: float = 2.6) -> tuple[Figure, npt.NDArray[Any]]:
