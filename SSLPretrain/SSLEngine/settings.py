@@ -26,6 +26,8 @@ PretextName = Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9_]*$")]
 Role = Literal["sax", "2ch", "3ch", "4ch", "sag", "cor", "ax"]
 ROLES: tuple[Role, ...] = ("sax", "2ch", "3ch", "4ch", "sag", "cor", "ax")
 Transfer = Literal["all", "decoder", "multitask"]
+#: Levels of the Mask R-CNN's feature pyramid.
+PYRAMID_LEVELS = 5
 
 
 class SettingsError(ValueError):
@@ -102,6 +104,55 @@ class Augmentation(Strict, frozen=True):
     noise: NonNegative = 0.15
     blur_mm: NonNegative = 1.5
     bias: Share = 0.3
+
+
+class MaskRcnn(Strict, frozen=True):
+    """Parts and sizes of the Mask R-CNN, after Felfeliyan et al. 2022 (iMaskRCNN) and 2023; sizes are ours.
+
+    Attributes:
+        backbone: Its residual network, with one input channel and group norm.
+        channels: Channels of the feature pyramid and of the heads.
+        anchors_mm: Side of the anchors of each pyramid level, finest first, five in all; empty takes them from the
+            sizes of the regions that the cohort teaches.
+        aspects: Height to width of the anchors of every level.
+        second_align: A second RoIAlign at twice the resolution of the first (first change of iMaskRCNN).
+        extra_layer: One more layer in the mask head, which doubles the masks from 28 to 56 px (its second change).
+        skip: Joins the second RoIAlign's features to the mask head's (its third change); needs ``second_align``.
+        restoration: Whether a pretext restores each ``region``, the whole ``image``, ``both`` or ``none``.
+        class_weight: Weight of the class loss.
+        mask_weight: Weight of the mask loss.
+        restoration_weight: Weight of the restoration loss.
+        proposals: Regions that the first stage passes on for each image.
+        sampled: Regions of an image that the second stage learns from in a step.
+        score_threshold: Detections below are dropped.
+        overlap: Detections of one class that overlap more than this (intersection over union) are one.
+        detections: Detections of one image at most.
+    """
+
+    backbone: Literal["resnet18", "resnet34", "resnet50"] = "resnet18"
+    channels: Annotated[int, msgspec.Meta(ge=16, le=512, multiple_of=16)] = 128
+    anchors_mm: Annotated[tuple[Positive, ...], msgspec.Meta(max_length=5)] = ()
+    aspects: Annotated[tuple[Positive, ...], msgspec.Meta(min_length=1, max_length=5)] = (0.5, 1.0, 2.0)
+    second_align: bool = True
+    extra_layer: bool = True
+    skip: bool = True
+    restoration: Literal["none", "region", "image", "both"] = "both"
+    class_weight: NonNegative = 1.0
+    mask_weight: NonNegative = 1.0
+    restoration_weight: NonNegative = 1.0
+    proposals: Count = 200
+    sampled: Count = 64
+    score_threshold: Share = 0.5
+    overlap: Share = 0.5
+    detections: Count = 50
+
+    def __post_init__(self) -> None:
+        if self.anchors_mm and len(self.anchors_mm) != PYRAMID_LEVELS:
+            msg = f"Expected {PYRAMID_LEVELS} sides in `anchors_mm`, or none, and found {len(self.anchors_mm)}"
+            raise ValueError(msg)
+        if self.skip and not self.second_align:
+            msg = "Expected `skip` to be false where `second_align` is: there is nothing to join"
+            raise ValueError(msg)
 
 
 class Network(Strict, frozen=True):
