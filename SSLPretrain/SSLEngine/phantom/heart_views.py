@@ -20,13 +20,16 @@ def lay_heart_planes(shape: HeartShape, rng: np.random.Generator) -> Mapping[str
     """Planes of each view of one exam: ``sax``, ``2ch``, ``3ch``, ``4ch``.
 
     Long-axis planes run through the apex and the mitral valve: the 4-chamber one also through the right
-    ventricle's acute margin, the 3-chamber one through the aortic valve, the 2-chamber one along the septum.
+    ventricle's acute margin, the 3-chamber one through the aortic valve, the 2-chamber one along the septum, which
+    turns with the right ventricle.
     """
     fov = float(rng.uniform(300, 370))
     columns = int(rng.choice([192, 208, 224, 240, 256]))
     thickness = float(np.round(rng.uniform(6, 8) * 2) / 2)
     root = float(np.degrees(np.arctan2(shape.root[1], shape.root[0])))
-    angles = {"2ch": rng.normal(84, 6), "3ch": root + rng.normal(0, 4), "4ch": rng.normal(14, 6)}
+    right = float(np.degrees(np.arctan2(shape.rv_shift, shape.radius + shape.wall + 0.5 * shape.rv_width)))
+    means = {"2ch": right + 86, "3ch": root, "4ch": right + 16}
+    angles = {name: rng.normal(mean, ANGLE_ERROR_DEG) for name, mean in means.items()}
     planes = {"sax": _short_axis(shape, rng, fov, columns, thickness)}
     for name, angle in angles.items():
         planes[name] = [_long_axis(shape, rng, name, float(angle), fov, columns, thickness)]
