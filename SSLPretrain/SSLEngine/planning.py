@@ -8,8 +8,9 @@ recovered from the lines of one guest on all slices in three steps:
 3. least squares of the plane's own heatmaps against the predicted ones, over all slices at once: three numbers from
    some 100,000 pixels.
 
-Nothing of the acquired plane enters: a guest is predicted from slices of other roles, and those are cut round their
-own centre, not round the point where the acquired planes cross.
+Nothing of the acquired plane enters: a guest is predicted from slices of other roles. Those are first cut round their
+own centre, and then, as large as a training patch, round the point where the planes of the first look meet: instance
+norm has only ever seen patches of that size with the anatomy in their middle.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ from .studies import read_study
 from .training import autocast
 from .training import choose_device
 
-#: Side of the square that is looked at, in patches; as segmentation takes it.
+#: Side of the square that is looked at first, in patches: the anatomy may lie off the image's centre.
 FIELD = 1.5
 #: Slices that are looked at together.
 BATCH = 8
@@ -60,6 +61,8 @@ BATCH = 8
 TOLERANCE_MM = 6.0
 #: Lines of worse quality than this do not propose a plane.
 MIN_QUALITY = 0.2
+#: Weight of the middle of the images beside that of a certain plane, in finding the point where planes meet.
+PULL = 0.05
 #: A plane is not determined by lines whose points spread less than this beside their main direction.
 MIN_SPREAD_MM = 5.0
 
@@ -236,7 +239,12 @@ def _explained(seen: Seen, normal: Array, point: Array, sigma_mm: float) -> floa
 
 @torch.no_grad()
 def predict_lines(
-    network: TaskUNet, card: Card, study: Study, device: torch.device, hosts: Sequence[str] = HOST_ROLES
+    network: TaskUNet,
+    card: Card,
+    study: Study,
+    device: torch.device,
+    hosts: Sequence[str] = HOST_ROLES,
+    centre: Array | None = None,
 ) -> dict[str, list[Seen]]:
     """What the network sees of each guest on every slice of other roles, on the first phase.
 
@@ -246,19 +254,22 @@ def predict_lines(
         study: The study.
         device: Where to compute.
         hosts: Roles of the slices to look at.
+        centre: Point, LPS mm, in the middle of squares as large as a training patch; without it they are :data:`FIELD`
+            times as large, round the middle of each image.
 
     Raises:
         ModelError: The model has not learned ``crossings``.
     """
     settings = crossings_of(card)
     network = network.to(device).eval()
-    side = round(int(card.grid["patch"]) * FIELD) // network.factor * network.factor
+    wide = FIELD if centre is None else 1.0
+    side = round(int(card.grid["patch"]) * wide) // network.factor * network.factor
     guests = [(k, role) for k, role in enumerate(Crossing(settings).guests) if role in card.roles]
     found: dict[str, list[Seen]] = {role: [] for _, role in guests}
     for view in study.views:
         if view.role not in hosts or view.role not in card.roles:
             continue
-        planes = [network_plane(p, float(card.grid["spacing_mm"]), side, None) for p in view.planes]
+        planes = [network_plane(p, float(card.grid["spacing_mm"]), side, centre) for p in view.planes]
         images = standardise(view.pixels(0), (card.grid["clip_percent"][0], card.grid["clip_percent"][1]))
         stored = [resample(torch.from_numpy(images[k : k + 1]), view.planes[k], p) for k, p in enumerate(planes)]
         patches = torch.stack(stored).to(device)
@@ -305,13 +316,31 @@ def predict_planes(
     """
     settings = crossings_of(card)
     acquired = acquired_planes(study, settings.stack_guest)
-    centre = reference_point(study)
-    planes = []
-    for role, seen in predict_lines(network, card, study, device, hosts).items():
-        found = find_plane(seen, settings.sigma_mm)
-        if found is not None:
-            planes.append(_described(role, found, len(seen), acquired.get(role), centre))
-    return planes
+    reference = reference_point(study)
+    centre: Array | None = None
+    known: dict[str, FoundPlane] = {}
+    for _ in range(2):
+        looked = predict_lines(network, card, study, device, hosts, centre)
+        found = {role: find_plane(seen, settings.sigma_mm) for role, seen in looked.items()}
+        known |= {role: plane for role, plane in found.items() if plane is not None}
+        if not known:
+            break
+        centre = meeting_point(known.values(), study)
+    return [_described(r, p, len(looked[r]), acquired.get(r), reference) for r, p in known.items()]
+
+
+def meeting_point(planes: Iterable[FoundPlane], study: Study) -> Array:
+    """The point nearest to all planes, LPS mm: least squares by confidence.
+
+    Where they leave it open (two planes meet in a line), it is the point nearest to the middle of the images.
+    """
+    middle = np.mean([p.centre for v in study.views for p in v.planes], axis=0)
+    rows, offsets = [PULL * np.eye(3)], [PULL * middle]
+    for plane in planes:
+        weight = np.sqrt(max(plane.confidence, 0.0))
+        rows.append(weight * plane.normal[None])
+        offsets.append(np.array([weight * (plane.normal @ plane.point)]))
+    return np.asarray(np.linalg.lstsq(np.concatenate(rows), np.concatenate(offsets), rcond=None)[0])
 
 
 def _described(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from SSLEngine import planning
 from SSLEngine import tasks
 from SSLEngine.__main__ import main
 from SSLEngine.geometry import Array
@@ -24,9 +27,11 @@ from SSLEngine.models import save_model
 from SSLEngine.networks.unet import TaskUNet
 from SSLEngine.phantom.heart import draw_body
 from SSLEngine.phantom.heart_views import lay_heart_planes
+from SSLEngine.planning import FoundPlane
 from SSLEngine.planning import acquired_planes
 from SSLEngine.planning import find_plane
 from SSLEngine.planning import measure_planes
+from SSLEngine.planning import meeting_point
 from SSLEngine.planning import plan
 from SSLEngine.planning import plane_errors
 from SSLEngine.planning import predict_planes
@@ -140,17 +145,47 @@ def test_errors_are_degrees_between_planes_and_mm_at_the_crossing_point() -> Non
 
 
 class Oracle(torch.nn.Module):
-    """A network that knows the answer: it is told which slices it will be shown, in order."""
+    """A network that knows the answer: the true planes' heatmaps on whatever slice it is shown."""
 
     factor = 16
 
-    def __init__(self, heats: list[Array]) -> None:
+    def __init__(self, truth: dict[str, Plane], settings: Crossings) -> None:
         super().__init__()
-        self.heats = heats
+        self.truth, self.settings = truth, settings
+        self.hosts: list[Plane] = []
 
     def forward(self, images: torch.Tensor, tasks: list[str]) -> dict[str, torch.Tensor]:
-        now, self.heats = self.heats[: len(images)], self.heats[len(images) :]
-        return {tasks[0]: torch.from_numpy(np.stack(now)).float()}
+        now, self.hosts = self.hosts[: len(images)], self.hosts[len(images) :]
+        assert now[0].size == (images.shape[3], images.shape[2])
+        return {tasks[0]: torch.from_numpy(np.stack([self.heats(host) for host in now])).float()}
+
+    def heats(self, host: Plane) -> Array:
+        """Heatmaps ``(guests, P, P)``; garbage in the channels of guests that it does not know."""
+        sigma = self.settings.sigma_mm
+        peak = 1.0 if self.settings.peak == "one" else 10 / (sigma * np.sqrt(2 * np.pi))
+        blank = np.ones((host.size[1], host.size[0]))
+        known = self.truth
+        return np.stack([peak * heat_of(host, known[g], sigma) if g in known else blank for g in self.settings.guests])
+
+
+MakeOracle = Callable[[dict[str, Plane], Crossings], Oracle]
+
+
+@pytest.fixture
+def make_oracle(monkeypatch: pytest.MonkeyPatch) -> MakeOracle:
+    """An oracle that is told which planes are cut for it."""
+
+    def make(truth: dict[str, Plane], settings: Crossings) -> Oracle:
+        oracle = Oracle(truth, settings)
+
+        def cut(*arguments: Any) -> Plane:
+            oracle.hosts.append(network_plane(*arguments))
+            return oracle.hosts[-1]
+
+        monkeypatch.setattr(planning, "network_plane", cut)
+        return oracle
+
+    return make
 
 
 def card_of(settings: Crossings, roles: list[str]) -> Card:
@@ -159,26 +194,11 @@ def card_of(settings: Crossings, roles: list[str]) -> Card:
     return Card("pretrained", network, heads, plain(GRID), "heart", roles, {"crossings": plain(settings)})
 
 
-def oracle_of(study: Study, truth: dict[str, Plane], settings: Crossings, hosts: tuple[str, ...]) -> Oracle:
-    """Heatmaps of the planes in ``truth`` on every slice of a study; garbage in the channels of other guests."""
-    peak = 1.0 if settings.peak == "one" else 10 / (settings.sigma_mm * np.sqrt(2 * np.pi))
-    heats = []
-    for view in study.views:
-        for plane in view.planes if view.role in hosts else []:
-            host = network_plane(plane, GRID.spacing_mm, SIDE, None)
-            channels = [
-                peak * heat_of(host, truth[g], settings.sigma_mm) if g in truth else np.ones((SIDE, SIDE))
-                for g in settings.guests
-            ]
-            heats.append(np.stack(channels))
-    return Oracle(heats)
-
-
 @pytest.mark.parametrize("settings", [Crossings(), Crossings(peak="area", sigma_mm=5.0, stack_guest="basal")])
-def test_planes_of_a_study_are_found_and_compared(settings: Crossings) -> None:
+def test_planes_of_a_study_are_found_and_compared(settings: Crossings, make_oracle: MakeOracle) -> None:
     study = toy_study(5, slices=7)
     truth = acquired_planes(study, settings.stack_guest)
-    oracle = oracle_of(study, truth, settings, ("sax", "2ch", "4ch"))
+    oracle = make_oracle(truth, settings)
     planes = predict_planes(oracle, card_of(settings, ["2ch", "4ch", "sax"]), study, torch.device("cpu"))  # type: ignore[arg-type]
     assert {p["role"] for p in planes} == {"sax", "2ch", "4ch"}
     for plane in planes:
@@ -192,11 +212,11 @@ def test_planes_of_a_study_are_found_and_compared(settings: Crossings) -> None:
     assert (truth["sax"] is basal) == (settings.stack_guest == "basal")
 
 
-def test_a_plane_that_was_not_acquired_is_proposed_and_has_no_error() -> None:
+def test_a_plane_that_was_not_acquired_is_proposed_and_has_no_error(make_oracle: MakeOracle) -> None:
     study = toy_study(6, slices=7)
     truth = guests_of(study)
     alone = Study("alone", Path("alone"), list(study.with_role("sax")), organ="heart")
-    oracle = oracle_of(alone, truth, Crossings(), ("sax",))
+    oracle = make_oracle(truth, Crossings())
     planes = predict_planes(oracle, card_of(Crossings(), ["2ch", "4ch", "sax"]), alone, torch.device("cpu"))  # type: ignore[arg-type]
     assert {p["role"] for p in planes} == {"2ch", "4ch"}
     for plane in planes:
@@ -205,9 +225,20 @@ def test_a_plane_that_was_not_acquired_is_proposed_and_has_no_error() -> None:
         assert plane_errors(np.array(plane["normal"]), np.array(plane["point_mm"]), truth[plane["role"]], None)[0] < 0.2
 
 
-def test_hosts_can_be_limited_and_errors_collected() -> None:
+def test_planes_meet_in_a_point_or_nearest_to_the_images() -> None:
+    study, where = toy_study(7, slices=7), np.array([12.0, -30.0, 55.0])
+    oblique = [np.array(n) / np.linalg.norm(n) for n in ([1.0, 0.2, 0.1], [0.1, 1.0, -0.4], [0.3, -0.2, 1.0])]
+    planes = [FoundPlane(n, where + np.cross(n, [40.0, 3.0, 9.0]), 0.9, 7) for n in oblique]
+    assert np.allclose(meeting_point(planes, study), where, atol=0.5)
+    middle = np.mean([p.centre for v in study.views for p in v.planes], axis=0)
+    alone = meeting_point(planes[:1], study)
+    assert abs((alone - where) @ oblique[0]) < 0.5
+    assert np.allclose(np.cross(alone - middle, oblique[0]), 0, atol=1e-6)
+
+
+def test_hosts_can_be_limited_and_errors_collected(make_oracle: MakeOracle) -> None:
     study = toy_study(7, slices=7)
-    oracle = oracle_of(study, guests_of(study), Crossings(), ("sax",))
+    oracle = make_oracle(guests_of(study), Crossings())
     card = card_of(Crossings(), ["2ch", "4ch", "sax"])
     errors = measure_planes(oracle, card, [study], torch.device("cpu"), ("sax",))  # type: ignore[arg-type]
     assert set(errors) == {"2ch", "4ch"}
@@ -215,7 +246,7 @@ def test_hosts_can_be_limited_and_errors_collected() -> None:
     assert errors["2ch"]["median_deg"] < 0.2
 
 
-def test_a_patient_who_moved_shows_as_an_error() -> None:
+def test_a_patient_who_moved_shows_as_an_error(make_oracle: MakeOracle) -> None:
     """The network sees the true plane; the header of the acquired one says something else."""
     study = toy_study(8, slices=7)
     truth = guests_of(study)
@@ -224,7 +255,7 @@ def test_a_patient_who_moved_shows_as_an_error() -> None:
     four.planes[0] = Plane(
         moved.origin + 8 * moved.normal, moved.x_direction, moved.y_direction, moved.spacing, moved.size
     )
-    oracle = oracle_of(study, truth, Crossings(), ("sax",))
+    oracle = make_oracle(truth, Crossings())
     planes = predict_planes(oracle, card_of(Crossings(), ["2ch", "4ch", "sax"]), study, torch.device("cpu"), ("sax",))  # type: ignore[arg-type]
     errors = {p["role"]: p["error_mm"] for p in planes}
     assert errors["4ch"] == pytest.approx(8, abs=0.3)
