@@ -41,9 +41,11 @@ def _s(name: str, rgb: tuple[int, int, int], code: str, meaning: str, *aliases: 
     return Structure(name, colour, TISSUE_CATEGORY if tissue else CATEGORY, ("SCT", code, meaning), None, aliases)
 
 
+# Codes that DICOM's own dictionary knows, more general ones where it has none for the structure: a name that a viewer
+# looks up must never be another's.
 STRUCTURES: tuple[Structure, ...] = (
     _s("LV cavity", (214, 69, 65), "87878005", "Left ventricle of heart", "lv", "left ventricle", "lv blood pool"),
-    _s("LV myocardium", (241, 196, 15), "74281007", "Myocardium", "myo", "myocardium"),
+    _s("LV myocardium", (241, 196, 15), "49848007", "Left Ventricle Myocardium", "myo", "myocardium"),
     _s("RV cavity", (52, 120, 201), "53085002", "Right ventricle of heart", "rv", "right ventricle", "rv blood pool"),
     _s("Left atrium", (230, 126, 34), "82471001", "Left atrium", "la"),
     _s("Right atrium", (46, 204, 170), "73829009", "Right atrium", "ra"),
@@ -51,11 +53,11 @@ STRUCTURES: tuple[Structure, ...] = (
     _s("Femur", (241, 214, 145), "71341001", "Femur"),
     _s("Tibia", (214, 186, 120), "12611008", "Tibia"),
     _s("Patella", (230, 200, 160), "64234005", "Patella"),
-    _s("Femoral cartilage", (86, 180, 233), "41052006", "Structure of articular cartilage"),
-    _s("Tibial cartilage", (0, 158, 115), "41052006", "Structure of articular cartilage"),
-    _s("Patellar cartilage", (102, 205, 170), "722345002", "Structure of hyaline cartilage of posterior patella"),
-    _s("Menisci", (204, 121, 167), "43653007", "Knee meniscus structure", "meniscus"),
-    _s("Cruciate ligaments", (213, 94, 0), "68010000", "Structure of ligament of knee joint"),
+    _s("Femoral cartilage", (86, 180, 233), "309312004", "Cartilage"),
+    _s("Tibial cartilage", (0, 158, 115), "309312004", "Cartilage"),
+    _s("Patellar cartilage", (102, 205, 170), "309312004", "Cartilage"),
+    _s("Menisci", (204, 121, 167), "74135004", "Meniscus structure of joint", "meniscus"),
+    _s("Cruciate ligaments", (213, 94, 0), "52082005", "Ligament"),
     _s("Effusion", (64, 160, 255), "41699000", "Effusion", "joint effusion"),
 )
 

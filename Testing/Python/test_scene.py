@@ -461,7 +461,7 @@ def test_labels_become_named_segments_and_come_back(scene: Any) -> None:
     assert segments.segment_names(node) == ["LV cavity", "LV myocardium", "thing", "RV cavity"]
     segment = node.GetSegmentation().GetNthSegment(1)
     assert segment.GetColor() == pytest.approx((241 / 255, 196 / 255, 15 / 255))
-    assert "SCT^74281007^Myocardium" in terminology(segment)
+    assert "SCT^49848007^Left Ventricle Myocardium" in terminology(segment)
     geometry = node.GetSegmentation().GetConversionParameter("Reference image geometry")
     assert ";39;0;29;0;4;" in geometry.replace(" ", "")
     hierarchy = subject_hierarchy(scene)
