@@ -27,7 +27,10 @@ from .settings import SettingsError
 from .studies.study import StudyError
 
 #: Settings that a few-label study gives to its pretraining as well.
-SHARED_SETTINGS = ("data", "seed", "device", "grid", "network", "positions", "crossings", "location", "restoration")
+SHARED_SETTINGS = (
+    *("data", "seed", "device", "grid", "network"),
+    *("positions", "crossings", "location", "restoration", "distortions"),
+)
 
 # Verbs import what they need when they run: --help must answer at once, and light verbs must not wait for torch.
 

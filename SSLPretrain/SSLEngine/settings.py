@@ -26,6 +26,11 @@ PretextName = Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9_]*$")]
 Role = Literal["sax", "2ch", "3ch", "4ch", "sag", "cor", "ax"]
 ROLES: tuple[Role, ...] = ("sax", "2ch", "3ch", "4ch", "sag", "cor", "ax")
 Transfer = Literal["all", "decoder", "multitask"]
+#: Distortions of a region; class k + 1 is the k-th. ``outpainting`` is no region's but a whole image's.
+RegionType = Literal["shuffling", "intensity", "inpainting", "swap", "blur", "noise", "bias"]
+REGION_TYPES: tuple[RegionType, ...] = ("shuffling", "intensity", "inpainting", "swap", "blur", "noise", "bias")
+#: A smallest and a largest value.
+Range = tuple[NonNegative, NonNegative]
 #: Levels of the Mask R-CNN's feature pyramid.
 PYRAMID_LEVELS = 5
 
@@ -276,6 +281,67 @@ class Restoration(Strict, frozen=True):
     loss: Literal["l2", "l1"] = "l2"
 
 
+class Distortions(Strict, frozen=True):
+    """Synthetic distortions that are found, named and undone, a reconstruction after Felfeliyan et al. 2023.
+
+    Which distortions the paper uses and how strong they are is not known: the list and every number are ours, with
+    shuffling, intensity maps and painting in the manner of Models Genesis [code]. Each pair is the range of a uniform
+    draw for every region. Grey values are in standard deviations of the image.
+
+    Attributes:
+        types: Distortions that regions draw from, equally often.
+        regions: Regions of an image; fewer where too few places pass the conditions below.
+        side: Longest diameter of a region, in ``unit``.
+        unit: What ``side`` is counted in: a ``share`` of the image's side, or ``mm``.
+        slimness: Largest share of the longest diameter by which the other may be shorter.
+        irregularity: Largest share of the radius by which an outline is bent in and out.
+        edge_mm: Width over which a region fades into the image, at most its radius.
+        overlap: Largest intersection over union of two regions.
+        foreground: Least share of a region that lies in the foreground.
+        least_change: Least root mean square change of a region, in standard deviations of the image; regions that would
+            change less (a blur of a flat place) are drawn anew.
+        shuffling_mm: Side of the tiles in which pixels change places.
+        blur_mm: Standard deviation of the Gaussian.
+        noise: Standard deviation of the added noise.
+        inpainting: Standard deviation of the uniform noise that a region is filled with.
+        bias: Strength of the smooth multiplicative field, plus or minus.
+        outpainting: Share of images of which, instead of regions, all but one place is filled with noise.
+        background_weight: Weight of untouched pixels in the cross-entropy.
+        dice: Weight of a Dice term beside the cross-entropy.
+        restoration: Weight of the mean squared error of what is restored.
+    """
+
+    types: Annotated[tuple[RegionType, ...], msgspec.Meta(min_length=1)] = REGION_TYPES
+    regions: tuple[Count, Count] = (1, 4)
+    side: tuple[Positive, Positive] = (0.08, 0.30)
+    unit: Literal["share", "mm"] = "share"
+    slimness: Annotated[float, msgspec.Meta(ge=0, le=0.8)] = 0.5
+    irregularity: Annotated[float, msgspec.Meta(ge=0, le=0.8)] = 0.4
+    edge_mm: Positive = 6.0
+    overlap: Share = 0.1
+    foreground: Share = 0.5
+    least_change: NonNegative = 0.2
+    shuffling_mm: tuple[Positive, Positive] = (6.0, 16.0)
+    blur_mm: tuple[Positive, Positive] = (2.5, 5.0)
+    noise: Range = (0.25, 0.6)
+    inpainting: Range = (0.5, 1.0)
+    bias: Range = (0.4, 0.8)
+    outpainting: Share = 0.0
+    background_weight: Positive = 0.2
+    dice: NonNegative = 1.0
+    restoration: NonNegative = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("regions", "side", "shuffling_mm", "blur_mm", "noise", "inpainting", "bias"):
+            low, high = getattr(self, name)
+            if low > high:
+                msg = f"Expected a lower and a higher value in `{name}`, found {low} and {high}"
+                raise ValueError(msg)
+        if self.unit == "share" and self.side[1] > 1:
+            msg = f"Expected shares of the image's side of at most 1 in `side`, found {self.side[1]}"
+            raise ValueError(msg)
+
+
 class Pretrain(Strict, frozen=True):
     """A pretraining job.
 
@@ -292,6 +358,7 @@ class Pretrain(Strict, frozen=True):
     crossings: Crossings = Crossings()
     location: Location = Location()
     restoration: Restoration = Restoration()
+    distortions: Distortions = Distortions()
     grid: Grid = Grid()
     augmentation: Augmentation = Augmentation()
     network: Network = Network()
@@ -326,6 +393,7 @@ class Finetune(Strict, frozen=True):
     crossings: Crossings = Crossings()
     location: Location = Location()
     restoration: Restoration = Restoration()
+    distortions: Distortions = Distortions()
     label_names: dict[str, str] = {}
     grid: Grid | None = None
     augmentation: Augmentation = Augmentation()
