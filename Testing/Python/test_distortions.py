@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-import time
-
 import pytest
 import torch
 from scipy import ndimage
+
 from SSLEngine import distorting
-from SSLEngine.distorting import TYPES
 from SSLEngine.distorting import Distorted
 from SSLEngine.distorting import distort
 from SSLEngine.distorting import foreground
