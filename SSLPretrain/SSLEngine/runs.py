@@ -287,7 +287,7 @@ def finetune_run(
     """
     learned_names, watched_names = {s.name for s in chosen}, {s.name for s in watched}
     learned = slices.where(lambda i: i.study in learned_names and i.labelled)
-    target = Segmentation(len(names))
+    target = Segmentation(len(names), [structure(name, value).colour for value, name in names.items()])
     weight = settings.pretext_weight
     streams = [Stream(learned, [(target, 1.0), *_weighted(pretexts, weight)])]
     unlabelled = slices.where(lambda i: i.study not in learned_names)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
 from typing import Protocol
 
+import numpy as np
 import torch
 from monai.losses import DiceCELoss
 from torch.nn import functional
 
+from .geometry import Array
 from .models import SEGMENTATION
 from .pretext.base import Batch
+from .structures import SPARE_COLOURS
 
 
 class Task(Protocol):
@@ -41,13 +46,15 @@ class Segmentation:
 
     Args:
         classes: Number of structures.
+        colours: Red, green and blue from 0 to 1 of each structure in pictures.
     """
 
     name = SEGMENTATION
     image_outputs = 0
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, colours: Sequence[tuple[float, float, float]] = ()) -> None:
         self.pixel_outputs = classes + 1
+        self._colours = colours or [SPARE_COLOURS[k % len(SPARE_COLOURS)] for k in range(classes)]
         # Dice over the whole batch: a structure that is absent from one slice does not weigh as much as one slice.
         self._loss = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
 
@@ -76,3 +83,10 @@ class Segmentation:
         if not present.any():
             return {"dice": float("nan")}
         return {"dice": float((2 * (one_hot[0] * one_hot[1]).sum(0) / sizes.clamp(min=1))[present].mean())}
+
+    def draw(self, axes: Any, image: Array, values: Any) -> None:
+        """The image with its structures in their colours; ``values`` is a class map or logits ``(C, P, P)``."""
+        classes = np.asarray(values).argmax(0) if np.ndim(values) == 3 else np.asarray(values)
+        table = np.array([(0.0, 0.0, 0.0, 0.0), *((*colour, 0.55) for colour in self._colours)])
+        axes.imshow(image, cmap="gray")
+        axes.imshow(table[np.maximum(classes, 0)], interpolation="nearest")

@@ -367,16 +367,28 @@ def train(run: Run, reporter: Reporter, rank: int = 0, world: int = 1) -> TaskUN
         if rank != 0:
             continue
         reporter.progress(done, steps, _finite(loss, step))
-        if len(run.held_out) and (done % validate_every == 0 or done == steps):
-            scores = validate(run, average)
-            run.history.append({"step": done, **scores})
-            reporter.event("validated", step=done, steps=steps, scores=scores)
+        if done % validate_every == 0 or done == steps:
+            _look(run, average, reporter, done)
         if folder and done < steps and _checkpoint_due(run.schedule, done, saved):
             save_checkpoint(folder, done, _state(run, optimiser, average, done))
             saved = time.monotonic()
     if folder and rank == 0 and begin < steps:
         save_checkpoint(folder, steps, _state(run, optimiser, average, steps))
     return average
+
+
+def _look(run: Run, average: nn.Module, reporter: Reporter, done: int) -> None:
+    """Scores the held-out slices; leaves a picture of what the network predicts in the job folder."""
+    if len(run.held_out):
+        scores = validate(run, average)
+        run.history.append({"step": done, **scores})
+        reporter.event("validated", step=done, steps=run.schedule.steps, scores=scores)
+    if reporter.folder:
+        # Drawing needs matplotlib, which nothing else here waits for.
+        from .samples import write_samples
+
+        average.eval()
+        write_samples(run, average, reporter.folder, done)
 
 
 def _finite(loss: torch.Tensor, step: int) -> float:

@@ -35,6 +35,8 @@ from .base import Host
 
 #: mm are learned in units of this many, so that targets are of the order of 1.
 UNIT_MM = 30.0
+#: Ends of the scale in pictures, to both sides of the organ's middle.
+SCALE_MM = 80.0
 #: Where the heart's apex points, LPS: left, anterior, inferior.
 TYPICAL_AXIS = np.array([1.0, -1.0, -1.0]) / math.sqrt(3)
 #: Knee directions that do not depend on the side.
@@ -124,8 +126,16 @@ class SliceLocation:
         return {"location_mm": float(error.mean()), "constant_mm": float(constant.mean())}
 
     def draw(self, axes: Any, image: Array, values: Any) -> None:
-        """The image with its place written on it; ``values`` is ``(2,)`` (a target) or ``(1,)`` (an output)."""
+        """The image with its place on a scale beside it; ``values`` is ``(2,)`` (a target) or ``(1,)`` (an output)."""
         axes.imshow(image, cmap="gray")
         place = float(np.ravel(values)[0])
-        text = f"{place:.2f}" if self.settings.measure == "ratio" else f"{place * UNIT_MM:+.0f} mm"
-        axes.text(0.03, 0.97, text if math.isfinite(place) else "no place", transform=axes.transAxes, va="top", c="w")
+        ratio = self.settings.measure == "ratio"
+        text = f"{place:.2f}" if ratio else f"{place * UNIT_MM:+.0f} mm"
+        style = {"transform": axes.transAxes, "clip_on": False}
+        if math.isfinite(place):
+            height = min(1.0, max(0.0, 1 - place if ratio else 0.5 - place * UNIT_MM / (2 * SCALE_MM)))
+            axes.plot([0.95, 0.95], [0.1, 0.9], color="w", lw=1.5, alpha=0.7, **style)
+            axes.plot([0.95], [0.1 + 0.8 * height], "o", color="#fdae6b", ms=8, **style)
+        box = {"facecolor": "k", "alpha": 0.6, "edgecolor": "none", "pad": 2}
+        shown = text if math.isfinite(place) else "no place"
+        axes.text(0.04, 0.96, shown, transform=axes.transAxes, va="top", color="w", fontsize=9, bbox=box)
