@@ -1,0 +1,154 @@
+"""Regions cut from a feature pyramid, the mask head that works on them, and their way back into the image.
+
+Boxes are ``x1 y1 x2 y2`` in pixels; pixel i reaches from i to i + 1 and has its centre at i + 0.5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from .torchvision_ops import load_torchvision
+
+#: Channels that share a mean and a deviation in a group norm.
+GROUP = 16
+#: Side of a region with which the pyramid's third level deals (Lin et al. 2017, equation 1).
+CANONICAL_SIDE = 224
+#: Sides of what the first and the second RoIAlign cut for the mask head.
+FIRST_SIDE, SECOND_SIDE = 14, 28
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Group norm over groups of 16 channels; independent of the batch, which is small here."""
+    return nn.GroupNorm(channels // GROUP, channels)
+
+
+def convolution(inputs: int, outputs: int) -> nn.Sequential:
+    """3x3 convolution, group norm, ReLU."""
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), group_norm(outputs), nn.ReLU())
+
+
+def doubling(channels: int) -> nn.Sequential:
+    """Transposed convolution to twice the side, group norm, ReLU."""
+    return nn.Sequential(nn.ConvTranspose2d(channels, channels, 2, 2, bias=False), group_norm(channels), nn.ReLU())
+
+
+def align(pyramid: Sequence[torch.Tensor], boxes: Sequence[torch.Tensor], side: int, samples: int = 2) -> torch.Tensor:
+    """RoIAlign from the level of the pyramid that suits a region's size.
+
+    Args:
+        pyramid: Levels ``(B, C, H, W)`` of stride 4, 8, 16, ..., finest first; one level serves all regions.
+        boxes: ``(n, 4)`` for each image of the batch.
+        side: Rows and columns of bins.
+        samples: Samples of a bin along each axis.
+
+    Returns:
+        ``(sum of n, C, side, side)``, the regions of the first image first.
+    """
+    rois = _with_owner(boxes)
+    level = torch.log2((rois[:, 3:] - rois[:, 1:3]).clamp(min=1e-3).prod(1).sqrt() / CANONICAL_SIDE)
+    level = (level + 2 + 1e-6).floor().clamp(0, len(pyramid) - 1)
+    found, order = [], []
+    for number, features in enumerate(pyramid):
+        chosen = torch.nonzero(level == number)[:, 0]
+        found.append(align_level(features, rois[chosen], side, 4 * 2**number, samples))
+        order.append(chosen)
+    # Sorted back by an index rather than written into zeros, which keeps the graph free of copies of the whole.
+    return torch.cat(found)[torch.cat(order).argsort()]
+
+
+def align_level(features: torch.Tensor, rois: torch.Tensor, side: int, stride: int, samples: int) -> torch.Tensor:
+    """RoIAlign from one level ``(B, C, H, W)``; ``rois`` are ``(k, 5)`` with the index in the batch first."""
+    # Padded convolutions of stride s put feature pixel i at image pixel s i, RoIAlign puts it at s (i + 1/2) - 1/2.
+    shift = rois.new_tensor([0, *[(stride - 1) / 2] * 4])
+    roi_align = load_torchvision().ops.roi_align
+    pooled: torch.Tensor = roi_align(features, rois + shift, side, 1 / stride, samples, aligned=True)
+    return pooled
+
+
+def _with_owner(boxes: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.cat([functional.pad(own, (1, 0), value=number) for number, own in enumerate(boxes)])
+
+
+class MaskHead(nn.Module):
+    """Features of regions at the resolution of their masks: Mask R-CNN's head and the three changes of iMaskRCNN.
+
+    Plain, four convolutions work on 14 px and a transposed one doubles them to 28 px. The changes (Felfeliyan et al.
+    2022, sizes are ours):
+
+    * ``second_align`` cuts the regions a second time, at 28 px, from the finest level;
+    * ``extra_layer`` doubles the features once more, to 56 px;
+    * ``skip`` concatenates the second cut with the doubled first one, and a convolution merges them. Without it the
+      second cut takes the place of the first, and the four convolutions work on it at 28 px.
+
+    Args:
+        channels: Channels of the pyramid and of the head.
+        second_align: First change.
+        extra_layer: Second change.
+        skip: Third change; needs the first.
+    """
+
+    def __init__(self, channels: int, second_align: bool, extra_layer: bool, skip: bool) -> None:
+        super().__init__()
+        self.tower = nn.Sequential(*[convolution(channels, channels) for _ in range(4)])
+        self.widen = None if second_align and not skip else doubling(channels)
+        self.merge = convolution(2 * channels, channels) if skip else None
+        self.extra = doubling(channels) if extra_layer else None
+        self.side = SECOND_SIDE * (2 if extra_layer else 1)
+
+    def forward(self, pyramid: Sequence[torch.Tensor], boxes: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Levels and the regions of each image to ``(k, channels, side, side)``."""
+        if self.widen is None:
+            x = self.tower(align(pyramid[:1], boxes, SECOND_SIDE))
+        else:
+            x = self.widen(self.tower(align(pyramid, boxes, FIRST_SIDE)))
+        if self.merge is not None:
+            x = self.merge(torch.cat((x, align(pyramid[:1], boxes, SECOND_SIDE)), 1))
+        return x if self.extra is None else self.extra(x)
+
+
+def crop(images: torch.Tensor, owners: torch.Tensor, boxes: torch.Tensor, side: int) -> torch.Tensor:
+    """What boxes contain, resampled by averages: the inverse of :func:`paste`.
+
+    Args:
+        images: ``(n, H, W)``.
+        owners: ``(k,)`` index of each box's image.
+        boxes: ``(k, 4)``.
+        side: Rows and columns of the result.
+
+    Returns:
+        ``(k, side, side)`` float.
+    """
+    rois = torch.cat((owners.to(boxes)[:, None], boxes), 1)
+    cut: torch.Tensor = load_torchvision().ops.roi_align(images[:, None].to(boxes), rois, side, 1.0, -1, aligned=True)
+    return cut[:, 0]
+
+
+def paste(crops: torch.Tensor, boxes: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
+    """Crops ``(k, S, S)`` back to where their boxes ``(k, 4)`` lie, ``(k, H, W)``; zero elsewhere.
+
+    Interpolates at pixel centres and does not round the boxes, so that nothing moves by parts of a pixel.
+    """
+    height, width = shape
+    size = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-3)
+    centres = [torch.arange(count, device=boxes.device, dtype=boxes.dtype) + 0.5 for count in (width, height)]
+    across = 2 * (centres[0] - boxes[:, :1]) / size[:, :1] - 1
+    down = 2 * (centres[1] - boxes[:, 1:2]) / size[:, 1:] - 1
+    grid = torch.stack((across[:, None, :].expand(-1, height, -1), down[:, :, None].expand(-1, -1, width)), -1)
+    return functional.grid_sample(crops[:, None].to(boxes), grid, align_corners=False)[:, 0]
+
+
+def mask_boxes(masks: torch.Tensor) -> torch.Tensor:
+    """The tight box of each mask: ``(n, H, W)`` bool or uint8 to ``(n, 4)`` float, zeros for an empty mask."""
+    ends = []
+    for axis in (1, 2):  # what is left after "any" along rows are columns, and the other way round
+        inside = masks.bool().any(axis)
+        place = torch.arange(1, inside.shape[1] + 1, device=masks.device)
+        last = (inside * place).amax(1)
+        first = last.new_tensor(inside.shape[1]) - (inside * place.flip(0)).amax(1)
+        ends.append((torch.where(last > 0, first, 0), last))
+    (left, right), (top, bottom) = ends
+    return torch.stack((left, top, right, bottom), 1).float()

@@ -1,0 +1,414 @@
+"""Mask R-CNN on torchvision's parts with the changes of iMaskRCNN and a restoration branch.
+
+A reconstruction after Felfeliyan et al. (iMaskRCNN 2022, Self-Supervised-RCNN 2023): the papers' texts name the changes
+and the tasks; sizes and losses are ours. Images come standardised and at the right spacing, so that nothing resizes or
+normalises them here; no weights are ever downloaded.
+
+torchvision's samplers draw from torch's global random generator: who wants a repeatable step seeds it before the step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ..settings import PYRAMID_LEVELS
+from ..settings import MaskRcnn
+from .mask_head import GROUP
+from .mask_head import MaskHead
+from .mask_head import align
+from .mask_head import convolution
+from .mask_head import crop
+from .mask_head import group_norm
+from .mask_head import paste
+from .torchvision_ops import load_torchvision
+
+#: Side of what RoIAlign cuts for the box head.
+BOX_SIDE = 7
+#: Share of an image's sampled regions that may be instances; masks are learned on these alone.
+POSITIVE = 0.25
+#: Anchors of an image that the first stage learns from in a step.
+SAMPLED_ANCHORS = 128
+#: Channels of the decoder that restores the whole image.
+RESTORE_CHANNELS = 32
+
+Target = Mapping[str, torch.Tensor]
+
+
+class MaskRCNN(nn.Module):
+    """Finds, names, outlines and, after distortion, restores instances.
+
+    Parameters are named after parts, so that a transfer can choose: ``backbone.``, ``fpn.``, ``rpn.``, ``box_head.``,
+    ``mask_head.``, ``predictors.`` (the last layers, which depend on the classes) and ``restoration.``.
+
+    Args:
+        settings: Sizes and switches; ``anchors_mm`` must be filled.
+        spacing_mm: Pixel spacing of the images.
+        classes: Number of classes without background.
+        restore: Whether the restoration branch exists (a pretext needs it, segmentation does not).
+
+    Attributes:
+        factor: What the sides of an image must be multiples of.
+        feature_channels: Length of what :meth:`features` returns.
+        score_threshold: Detections below are dropped; may be changed, for instance to 0 for a precision-recall curve.
+
+    Raises:
+        ModuleNotFoundError: torchvision is not installed.
+        ValueError: ``anchors_mm`` is empty.
+    """
+
+    factor = 32
+
+    def __init__(self, settings: MaskRcnn, spacing_mm: float, classes: int, restore: bool = False) -> None:
+        super().__init__()
+        if len(settings.anchors_mm) != PYRAMID_LEVELS:
+            msg = f"Expected {PYRAMID_LEVELS} sides in `anchors_mm`, and found {len(settings.anchors_mm)}"
+            raise ValueError(msg)
+        load_torchvision()
+        channels = settings.channels
+        self.settings = settings
+        self.score_threshold = settings.score_threshold
+        self.feature_channels = 2 * 4 * channels
+        self.backbone, widths = make_backbone(settings.backbone)
+        self.fpn = make_pyramid(widths, channels)
+        self.rpn = make_proposer(settings, spacing_mm)
+        self.box_head = BoxHead(channels)
+        self.mask_head = MaskHead(channels, settings.second_align, settings.extra_layer, settings.skip)
+        self.predictors = Predictors(self.box_head.outputs, channels, classes)
+        kinds = settings.restoration if restore else "none"
+        self.restoration = nn.ModuleDict()
+        if kinds in ("region", "both"):
+            self.restoration["region"] = nn.Sequential(convolution(channels, channels), nn.Conv2d(channels, 1, 1))
+        if kinds in ("image", "both"):
+            self.restoration["image"] = ImageRestorer(channels)
+        self.sampler = make_sampler(settings)
+
+    def forward(self, images: torch.Tensor, targets: Sequence[Target] | None = None) -> Any:
+        """Losses of a batch in training, detections otherwise.
+
+        Args:
+            images: ``(B, 1, H, W)``; H and W are multiples of :attr:`factor`.
+            targets: In training, for each image ``boxes`` ``(n, 4)`` (see :func:`mask_head.mask_boxes`), ``labels``
+                ``(n,)`` int64 from 1, ``masks`` ``(n, H, W)`` and, to restore, ``clean`` ``(1, H, W)``; n may be 0.
+
+        Returns:
+            In training the weighted losses ``objectness``, ``rpn_box``, ``class``, ``box``, ``mask`` and
+            ``restoration``. Otherwise for each image ``boxes``, ``labels``, ``scores``, ``masks`` ``(n, H, W)`` (the
+            probability of each pixel) and, with a restoration branch, ``restored`` ``(1, H, W)``, the image with what
+            was found replaced.
+
+        Raises:
+            ValueError: The network is in training mode and there are no targets.
+        """
+        levels = self._levels(images)
+        if not self.training:
+            return self._detect(images, levels)
+        if targets is None:
+            msg = "Expected targets in training mode, and found none; call eval() for detections"
+            raise ValueError(msg)
+        return self._losses(images, levels, targets)
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """Images to ``(B, feature_channels)``: mean and maximum of each level of the pyramid, for classification."""
+        levels = list(self._levels(images).values())[:-1]
+        return torch.cat([pooled for x in levels for pooled in (x.mean((-2, -1)), x.amax((-2, -1)))], 1).float()
+
+    def _levels(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The pyramid, finest level first; the last one, a pooled copy, serves the first stage alone."""
+        levels: dict[str, torch.Tensor] = self.fpn(self.backbone(images.contiguous(memory_format=torch.channels_last)))
+        return levels
+
+    def _propose(
+        self, images: torch.Tensor, levels: dict[str, torch.Tensor], targets: Sequence[Target] | None
+    ) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
+        from torchvision.models.detection.image_list import ImageList
+
+        shapes = [tuple(images.shape[-2:])] * len(images)
+        proposals, losses = self.rpn(ImageList(images, shapes), levels, targets)
+        return proposals, losses
+
+    def _losses(
+        self, images: torch.Tensor, levels: dict[str, torch.Tensor], targets: Sequence[Target]
+    ) -> dict[str, torch.Tensor]:
+        from torchvision.models.detection.roi_heads import fastrcnn_loss
+
+        weights = self.settings
+        proposals, first = self._propose(images, levels, targets)
+        pyramid = list(levels.values())[:-1]
+        boxes, matched, labels, offsets = self.sampler.select_training_samples(proposals, list(targets))
+        logits, deltas = self.predictors.boxes(self.box_head(align(pyramid, boxes, BOX_SIDE)))
+        class_loss, box_loss = fastrcnn_loss(logits, deltas, labels, offsets)
+        mask_loss = restoration = images.new_zeros(())
+        positive = Positives.among(boxes, matched, labels, targets)
+        if len(positive.labels):
+            regions = self.mask_head(pyramid, positive.boxes)
+            wanted = positive.cut("masks", regions.shape[-1]) >= 0.5
+            mask_loss = binary_loss(self.predictors.masks(regions), positive.labels, wanted)
+            if "region" in self.restoration:
+                clean = positive.cut("clean", regions.shape[-1])
+                restoration = masked_l1(self.restoration["region"](regions)[:, 0], clean, wanted)
+        if "image" in self.restoration:
+            clean = torch.stack([target["clean"] for target in targets])
+            wanted = torch.stack([target["masks"].bool().any(0, keepdim=True) for target in targets])
+            restoration = restoration + masked_l1(self.restoration["image"](images, pyramid), clean, wanted)
+        return {
+            "objectness": first["loss_objectness"],
+            "rpn_box": first["loss_rpn_box_reg"],
+            "class": weights.class_weight * class_loss,
+            "box": box_loss,
+            "mask": weights.mask_weight * mask_loss,
+            "restoration": weights.restoration_weight * restoration,
+        }
+
+    def _detect(self, images: torch.Tensor, levels: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+        proposals, _ = self._propose(images, levels, None)
+        pyramid, shape = list(levels.values())[:-1], (images.shape[-2], images.shape[-1])
+        logits, deltas = self.predictors.boxes(self.box_head(align(pyramid, proposals, BOX_SIDE)))
+        self.sampler.score_thresh = self.score_threshold
+        found = self.sampler.postprocess_detections(logits, deltas, proposals, [shape] * len(images))
+        results = [dict(zip(("boxes", "scores", "labels"), each, strict=True)) for each in zip(*found, strict=True)]
+        counts = [len(result["boxes"]) for result in results]
+        regions = self.mask_head(pyramid, [result["boxes"] for result in results])
+        labels = torch.cat([result["labels"] for result in results])
+        masks = self.predictors.masks(regions)[torch.arange(len(labels)), labels - 1].sigmoid()
+        for result, crops in zip(results, masks.split(counts), strict=True):
+            result["masks"] = paste(crops, result["boxes"], shape)
+        if self.restoration:
+            restored = self._restore(images, pyramid, regions.split(counts), results)
+            for result, image in zip(results, restored, strict=True):
+                result["restored"] = image
+        return results
+
+    def _restore(
+        self,
+        images: torch.Tensor,
+        pyramid: list[torch.Tensor],
+        regions: Sequence[torch.Tensor],
+        results: list[dict[str, torch.Tensor]],
+    ) -> list[torch.Tensor]:
+        """Each image ``(1, H, W)`` with what was found replaced: by the whole-image decoder if there is one."""
+        if "image" in self.restoration:
+            wholes = self.restoration["image"](images, pyramid)
+            return [
+                torch.lerp(image, whole, result["masks"].sum(0, keepdim=True).clamp(max=1))
+                for image, whole, result in zip(images, wholes, results, strict=True)
+            ]
+        restored = list(images)
+        for number, (own, result) in enumerate(zip(regions, results, strict=True)):
+            pasted = paste(
+                self.restoration["region"](own)[:, 0].float(), result["boxes"], (images.shape[-2], images.shape[-1])
+            )
+            # Weakest first, so that of two regions that overlap the surer one remains.
+            for piece, mask in zip(pasted.flip(0), result["masks"].flip(0), strict=True):
+                restored[number] = torch.lerp(restored[number], piece[None], mask[None])
+        return restored
+
+
+@dataclass(frozen=True)
+class Positives:
+    """Sampled regions that belong to an instance, over a batch.
+
+    Attributes:
+        boxes: ``(n, 4)`` for each image.
+        matched: ``(n,)`` for each image, which of its instances each region belongs to.
+        labels: ``(sum of n,)`` their classes, from 1.
+        targets: What the images teach.
+    """
+
+    boxes: list[torch.Tensor]
+    matched: list[torch.Tensor]
+    labels: torch.Tensor
+    targets: Sequence[Target]
+
+    @classmethod
+    def among(
+        cls,
+        boxes: Sequence[torch.Tensor],
+        matched: Sequence[torch.Tensor],
+        labels: Sequence[torch.Tensor],
+        targets: Sequence[Target],
+    ) -> Positives:
+        """Those with a label, of all sampled regions of each image."""
+        chosen = [own > 0 for own in labels]
+        return cls(
+            [own[which] for own, which in zip(boxes, chosen, strict=True)],
+            [own[which] for own, which in zip(matched, chosen, strict=True)],
+            torch.cat([own[which] for own, which in zip(labels, chosen, strict=True)]),
+            targets,
+        )
+
+    def cut(self, name: str, side: int) -> torch.Tensor:
+        """``masks`` (of each region's own instance) or ``clean`` inside the regions, ``(k, side, side)``."""
+        cuts = []
+        for boxes, matched, target in zip(self.boxes, self.matched, self.targets, strict=True):
+            images = target[name]
+            cuts.append(crop(images, matched if name == "masks" else torch.zeros_like(matched), boxes, side))
+        return torch.cat(cuts)
+
+
+def binary_loss(logits: torch.Tensor, labels: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Binary cross-entropy of each region's mask in the channel of its class.
+
+    Args:
+        logits: ``(k, classes, S, S)``.
+        labels: ``(k,)`` from 1.
+        wanted: ``(k, S, S)`` bool.
+    """
+    own = logits[torch.arange(len(labels), device=labels.device), labels - 1]
+    return functional.binary_cross_entropy_with_logits(own.float(), wanted.float())
+
+
+def masked_l1(found: torch.Tensor, wanted: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+    """Mean absolute difference where ``where`` is true, 0 if that is nowhere."""
+    return ((found.float() - wanted.float()).abs() * where).sum() / where.sum().clamp(min=1)
+
+
+# ---------------------------------------------------------------------------------------------
+# Parts
+
+
+class ProposalHead(nn.Module):
+    """Objectness and box changes of the anchors of each level, in float32 so that boxes stay exact under autocast."""
+
+    def __init__(self, channels: int, anchors: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(channels, channels, 3, padding=1)
+        self.objectness = nn.Conv2d(channels, anchors, 1)
+        self.boxes = nn.Conv2d(channels, 4 * anchors, 1)
+        for layer in (self.convolution, self.objectness, self.boxes):
+            nn.init.normal_(layer.weight, std=0.01)
+
+    def forward(self, levels: list[torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Levels ``(B, C, H, W)`` to ``(B, A, H, W)`` and ``(B, 4 A, H, W)`` each."""
+        shared = [self.convolution(x).relu() for x in levels]
+        return [self.objectness(x).float() for x in shared], [self.boxes(x).float() for x in shared]
+
+
+class BoxHead(nn.Module):
+    """Two layers over the pixels of a region, ``(k, C, 7, 7)`` to ``(k, outputs)``."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.outputs = 2 * channels
+        self.layers = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(channels * BOX_SIDE**2, self.outputs),
+            nn.ReLU(),
+            nn.Linear(self.outputs, self.outputs),
+            nn.ReLU(),
+        )
+
+    def forward(self, regions: torch.Tensor) -> torch.Tensor:
+        """Regions to their features."""
+        features: torch.Tensor = self.layers(regions)
+        return features
+
+
+class Predictors(nn.Module):
+    """The last layers, whose sizes depend on the classes.
+
+    Args:
+        inputs: Features of the box head.
+        channels: Channels of the mask head.
+        classes: Classes without background.
+    """
+
+    def __init__(self, inputs: int, channels: int, classes: int) -> None:
+        super().__init__()
+        self.label = nn.Linear(inputs, classes + 1)
+        self.box = nn.Linear(inputs, 4 * (classes + 1))
+        self.mask = nn.Conv2d(channels, classes, 1)
+
+    def boxes(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """``(k, inputs)`` to class logits ``(k, 1 + classes)`` and box changes ``(k, 4 (1 + classes))``."""
+        return self.label(features).float(), self.box(features).float()
+
+    def masks(self, regions: torch.Tensor) -> torch.Tensor:
+        """``(k, channels, S, S)`` to mask logits ``(k, classes, S, S)``; class 1 is channel 0."""
+        logits: torch.Tensor = self.mask(regions).float()
+        return logits
+
+
+class ImageRestorer(nn.Module):
+    """A light decoder that predicts the clean image from the pyramid and the image itself."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, RESTORE_CHANNELS, 1)
+        self.fuse = convolution(RESTORE_CHANNELS, RESTORE_CHANNELS)
+        self.refine = convolution(RESTORE_CHANNELS + 1, GROUP)
+        self.last = nn.Conv2d(GROUP, 1, 3, padding=1)
+
+    def forward(self, images: torch.Tensor, pyramid: Sequence[torch.Tensor]) -> torch.Tensor:
+        """``(B, 1, H, W)`` and its pyramid to the restored ``(B, 1, H, W)``."""
+        shape = pyramid[0].shape[-2:]
+        coarse = sum(functional.interpolate(self.reduce(x), shape, mode="bilinear") for x in pyramid)
+        fine = functional.interpolate(self.fuse(coarse), images.shape[-2:], mode="bilinear")
+        return images + self.last(self.refine(torch.cat((fine, images.to(fine)), 1))).float()
+
+
+def make_backbone(name: str) -> tuple[nn.Module, list[int]]:
+    """A residual network of torchvision with one input channel and group norm; also the channels of its four levels."""
+    from torchvision.models import resnet
+    from torchvision.models._utils import IntermediateLayerGetter
+
+    body = getattr(resnet, name)(weights=None, norm_layer=group_norm)
+    body.conv1 = nn.Conv2d(1, 64, 7, 2, 3, bias=False)
+    nn.init.kaiming_normal_(body.conv1.weight, mode="fan_out", nonlinearity="relu")
+    widths = [level[-1].conv1.in_channels for level in (body.layer1, body.layer2, body.layer3, body.layer4)]
+    return IntermediateLayerGetter(body, {f"layer{number + 1}": str(number) for number in range(4)}), widths
+
+
+def make_pyramid(widths: list[int], channels: int) -> nn.Module:
+    """Feature pyramid of the four levels and a fifth, pooled one."""
+    from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork
+    from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+    return FeaturePyramidNetwork(widths, channels, LastLevelMaxPool(), norm_layer=group_norm)
+
+
+def make_proposer(settings: MaskRcnn, spacing_mm: float) -> nn.Module:
+    """The first stage."""
+    from torchvision.models.detection.rpn import AnchorGenerator
+    from torchvision.models.detection.rpn import RegionProposalNetwork
+
+    sides = tuple((side / spacing_mm,) for side in settings.anchors_mm)
+    anchors = AnchorGenerator(sides, (tuple(settings.aspects),) * len(sides))
+    # Before overlapping ones are dropped, each level may name twice as many as are passed on from all of them.
+    before, after = ({"training": n, "testing": n} for n in (2 * settings.proposals, settings.proposals))
+    return RegionProposalNetwork(
+        anchors,
+        ProposalHead(settings.channels, len(settings.aspects)),
+        fg_iou_thresh=0.7,
+        bg_iou_thresh=0.3,
+        batch_size_per_image=SAMPLED_ANCHORS,
+        positive_fraction=0.5,
+        pre_nms_top_n=before,
+        post_nms_top_n=after,
+        nms_thresh=0.7,
+    )
+
+
+def make_sampler(settings: MaskRcnn) -> Any:
+    """The second stage of torchvision without its heads: it picks what to learn from and cleans up detections."""
+    from torchvision.models.detection.roi_heads import RoIHeads
+
+    return RoIHeads(
+        box_roi_pool=None,
+        box_head=None,
+        box_predictor=None,
+        fg_iou_thresh=0.5,
+        bg_iou_thresh=0.5,
+        batch_size_per_image=settings.sampled,
+        positive_fraction=POSITIVE,
+        bbox_reg_weights=None,
+        score_thresh=settings.score_threshold,
+        nms_thresh=settings.overlap,
+        detections_per_img=settings.detections,
+    )

@@ -1,0 +1,300 @@
+"""The Mask R-CNN: what it is made of, where its masks lie, and that it learns."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import torch
+
+from SSLEngine.networks.torchvision_ops import load_torchvision
+from SSLEngine.settings import MaskRcnn
+
+try:
+    load_torchvision()
+except ModuleNotFoundError as error:
+    pytest.skip(str(error), allow_module_level=True)
+
+from SSLEngine.networks.mask_head import MaskHead
+from SSLEngine.networks.mask_head import align
+from SSLEngine.networks.mask_head import crop
+from SSLEngine.networks.mask_head import mask_boxes
+from SSLEngine.networks.mask_head import paste
+from SSLEngine.networks.mask_rcnn import MaskRCNN
+
+SMALL = MaskRcnn(channels=32, anchors_mm=(10.0, 16.0, 24.0, 40.0, 60.0), proposals=60, sampled=32)
+
+
+def ellipse(size: int, centre: tuple[float, float], radii: tuple[float, float]) -> torch.Tensor:
+    """Mask of an ellipse; centre and radii are (y, x) in pixels, centres of pixels at half-integers."""
+    axis = torch.arange(size) + 0.5
+    return ((axis[:, None] - centre[0]) / radii[0]) ** 2 + ((axis - centre[1]) / radii[1]) ** 2 < 1
+
+
+def target_of(masks: torch.Tensor, labels: list[int], clean: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {"boxes": mask_boxes(masks), "labels": torch.tensor(labels), "masks": masks, "clean": clean}
+
+
+def ellipses(count: int, size: int, seed: int) -> tuple[torch.Tensor, list[dict[str, torch.Tensor]]]:
+    """Noise with a bright (class 1) and a dark (class 2) ellipse; the clean image has none."""
+    draw = torch.Generator().manual_seed(seed)
+    images, targets = [], []
+    for _ in range(count):
+        clean = 0.3 * torch.randn(1, size, size, generator=draw)
+        place = (torch.rand(2, 2, generator=draw) * 0.25 + torch.tensor([[0.12], [0.6]])) * size
+        radii = torch.rand(2, 2, generator=draw) * 4 + 5
+        masks = torch.stack(
+            [ellipse(size, tuple(p), tuple(r)) for p, r in zip(place.tolist(), radii.tolist(), strict=True)]
+        )
+        image = clean + 2.0 * masks[:1] - 2.0 * masks[1:]
+        images.append(image)
+        targets.append(target_of(masks, [1, 2], clean))
+    return torch.stack(images), targets
+
+
+def learn(network: MaskRCNN, images: torch.Tensor, targets: list[Any], steps: int, rate: float = 2e-3) -> list[float]:
+    optimiser = torch.optim.AdamW(network.parameters(), rate)
+    losses = []
+    for _ in range(steps):
+        loss = sum(network(images, targets).values())
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    return losses
+
+
+def overlap(first: torch.Tensor, second: torch.Tensor) -> float:
+    first, second = first.bool(), second.bool()
+    return float((first & second).sum() / (first | second).sum().clamp(min=1))
+
+
+def average_precision(found: list[dict[str, torch.Tensor]], targets: list[dict[str, torch.Tensor]]) -> float:
+    """Area under the precision-recall curve of all classes together; a hit overlaps by half and has the class."""
+    from torchvision.ops import box_iou
+
+    ranked = sorted(
+        ((float(score), image, i) for image, one in enumerate(found) for i, score in enumerate(one["scores"])),
+        reverse=True,
+    )
+    taken: set[tuple[int, int]] = set()
+    hits = []
+    for _, image, i in ranked:
+        wanted = targets[image]
+        overlaps = box_iou(found[image]["boxes"][i : i + 1], wanted["boxes"])[0]
+        overlaps[wanted["labels"] != found[image]["labels"][i]] = 0
+        best = int(overlaps.argmax())
+        hit = bool(overlaps[best] > 0.5) and (image, best) not in taken
+        taken |= {(image, best)} if hit else set()
+        hits.append(hit)
+    wanted_count = sum(len(target["boxes"]) for target in targets)
+    precisions = torch.tensor(hits).cumsum(0) / torch.arange(1, len(hits) + 1)
+    return float(precisions[torch.tensor(hits)].sum()) / wanted_count if hits else 0.0
+
+
+# ---------------------------------------------------------------------------------------------
+# Places
+
+
+def test_box_of_a_mask_reaches_to_the_edges_of_its_pixels() -> None:
+    masks = torch.zeros(3, 20, 30, dtype=torch.bool)
+    masks[0, 4:9, 11:25] = True
+    masks[1, 0, 29] = True
+    assert mask_boxes(masks).tolist() == [[11, 4, 25, 9], [29, 0, 30, 1], [0, 0, 0, 0]]
+    assert mask_boxes(masks[:0]).shape == (0, 4)
+
+
+@pytest.mark.parametrize("side", [28, 56])
+def test_a_rectangle_comes_back_where_it_was(side: int) -> None:
+    masks = torch.zeros(2, 64, 80)
+    masks[0, 10:27, 20:35] = 1
+    masks[1, 40:60, 3:9] = 1
+    # A box that is larger than the rectangle, to sides that differ, and does not lie on pixel edges.
+    boxes = mask_boxes(masks) + torch.tensor([[-6.3, -4.2, 5.4, 7.1], [-2.0, -3.0, 3.5, 1.25]])
+    back = paste(crop(masks, torch.arange(2), boxes, side), boxes, (64, 80))
+    assert torch.equal(back > 0.5, masks > 0.5)
+    # The centre of mass does not move, which a shift by half a pixel would.
+    for axis in (1, 2):
+        place = torch.arange(masks.shape[axis]) + 0.5
+        for mask, image in zip(masks, back, strict=True):
+            centres = [(values.sum(2 - axis) * place).sum() / values.sum() for values in (mask, image)]
+            assert abs(float(centres[0] - centres[1])) < 0.05
+
+
+def test_a_full_crop_fills_its_box_and_no_more() -> None:
+    pasted = paste(torch.ones(1, 28, 28), torch.tensor([[5.0, 2.0, 9.0, 12.0]]), (16, 16))[0]
+    expected = torch.zeros(16, 16)
+    expected[2:12, 5:9] = 1
+    torch.testing.assert_close(pasted, expected)
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_regions_are_cut_where_the_padded_convolutions_put_them(level: int) -> None:
+    stride = 4 * 2**level
+    # Feature pixel i of a padded convolution with stride s sees image pixel s i, whose centre is at s i + 0.5.
+    place = torch.arange(64) * stride + 0.5
+    ramp = torch.stack(torch.meshgrid(place, place, indexing="ij"))[None]
+    levels = [ramp if number == level else torch.full_like(ramp, 1e6) for number in range(3)]
+    side = 112.0 * 2**level * 0.9
+    box = torch.tensor([[40.0, 20.0, 40 + side, 20 + side]])
+    cut = align(levels, [box], 4)[0]
+    centres = (torch.arange(4) + 0.5) / 4 * side
+    torch.testing.assert_close(cut[0, :, 0], 20 + centres)
+    torch.testing.assert_close(cut[1, 0], 40 + centres)
+
+
+def test_regions_come_in_the_order_of_their_boxes() -> None:
+    levels = [torch.full((2, 1, 64, 64), 10.0 * n) + torch.arange(2).view(2, 1, 1, 1) for n in range(4)]
+    big, small = [0.0, 0.0, 150.0, 150.0], [10.0, 10.0, 30.0, 30.0]
+    cut = align(levels, [torch.tensor([small, big, small]), torch.tensor([big])], 3)
+    assert cut[:, 0, 1, 1].tolist() == [0.0, 10.0, 0.0, 11.0]
+
+
+# ---------------------------------------------------------------------------------------------
+# Structure
+
+
+def parts(network: torch.nn.Module) -> set[str]:
+    return {name.split(".")[0] for name, _ in network.named_parameters()}
+
+
+def test_parameters_fall_into_the_parts_that_a_transfer_names() -> None:
+    network = MaskRCNN(SMALL, 1.0, 3, restore=True)
+    assert parts(network) == {"backbone", "fpn", "rpn", "box_head", "mask_head", "predictors", "restoration"}
+    other = MaskRCNN(SMALL, 1.0, 5)
+    assert "restoration" not in parts(other)
+    changed = {
+        name for name, value in other.named_parameters() if value.shape != dict(network.named_parameters())[name].shape
+    }
+    assert {name.split(".")[0] for name in changed} == {"predictors"}
+    assert not any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in network.modules())
+
+
+@pytest.mark.parametrize(
+    ("switches", "side", "present", "absent"),
+    [
+        ({}, 56, {"widen", "merge", "extra"}, set()),
+        ({"extra_layer": False}, 28, {"widen", "merge"}, {"extra"}),
+        ({"skip": False}, 56, {"extra"}, {"merge", "widen"}),
+        ({"second_align": False, "skip": False}, 56, {"widen", "extra"}, {"merge"}),
+        ({"second_align": False, "skip": False, "extra_layer": False}, 28, {"widen"}, {"merge", "extra"}),
+    ],
+)
+def test_each_change_of_imaskrcnn_changes_the_mask_head(
+    switches: dict[str, bool], side: int, present: set[str], absent: set[str]
+) -> None:
+    head = MaskHead(32, **{"second_align": True, "extra_layer": True, "skip": True, **switches})
+    assert present <= parts(head)
+    assert not absent & parts(head)
+    levels = [torch.randn(2, 32, 64 // 2**n, 64 // 2**n) for n in range(4)]
+    boxes = [torch.tensor([[3.0, 4, 60, 70]]), torch.tensor([[9.0, 9, 200, 200], [0, 0, 20, 30]])]
+    assert head(levels, boxes).shape == (3, 32, side, side)
+
+
+def test_the_second_align_reads_the_finest_level() -> None:
+    head = MaskHead(32, second_align=True, extra_layer=True, skip=True)
+    levels = [torch.randn(1, 32, 64 // 2**n, 64 // 2**n, requires_grad=True) for n in range(4)]
+    large = torch.tensor([[0.0, 0.0, 250.0, 250.0]])
+    head(levels, [large]).sum().backward()
+    assert [level.grad is not None and bool(level.grad.any()) for level in levels] == [True, False, True, False]
+
+
+@pytest.mark.parametrize(("kind", "names"), [("none", set()), ("region", {"region"}), ("both", {"region", "image"})])
+def test_restoration_branches(kind: Any, names: set[str]) -> None:
+    settings = MaskRcnn(channels=32, anchors_mm=SMALL.anchors_mm, restoration=kind)
+    assert set(MaskRCNN(settings, 1.0, 2, restore=True).restoration) == names
+
+
+def test_anchors_are_millimetres() -> None:
+    network = MaskRCNN(SMALL, 2.0, 2)
+    assert network.rpn.anchor_generator.sizes == ((5.0,), (8.0,), (12.0,), (20.0,), (30.0,))
+    with pytest.raises(ValueError, match="anchors_mm"):
+        MaskRCNN(MaskRcnn(), 2.0, 2)
+
+
+# ---------------------------------------------------------------------------------------------
+# Losses
+
+
+def test_losses_are_weighted_and_the_same_for_the_same_seed() -> None:
+    images, targets = ellipses(2, 64, 0)
+    network = MaskRCNN(SMALL, 1.0, 2, restore=True)
+    heavy = deepcopy(network)
+    heavy.settings = MaskRcnn(anchors_mm=SMALL.anchors_mm, class_weight=2, mask_weight=3, restoration_weight=0)
+    found = []
+    for one in (network, network, heavy):
+        torch.manual_seed(3)
+        found.append({name: float(loss.detach()) for name, loss in one(images, targets).items()})
+    assert found[0] == found[1]
+    assert list(found[0]) == ["objectness", "rpn_box", "class", "box", "mask", "restoration"]
+    assert found[2] == pytest.approx(
+        {**found[0], "class": 2 * found[0]["class"], "mask": 3 * found[0]["mask"], "restoration": 0}
+    )
+
+
+@pytest.mark.parametrize("empty", [1, 2])
+def test_images_without_instances_give_finite_losses_and_gradients(empty: int) -> None:
+    images, targets = ellipses(2, 64, 1)
+    for number in range(empty):
+        targets[number] = target_of(torch.zeros(0, 64, 64, dtype=torch.uint8), [], targets[number]["clean"])
+        targets[number]["labels"] = torch.zeros(0, dtype=torch.int64)
+    network = MaskRCNN(SMALL, 1.0, 2, restore=True)
+    losses = network(images, targets)
+    assert (float(losses["mask"].detach()) == 0) == (empty == 2)
+    sum(losses.values()).backward()
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    assert all(bool(gradient.isfinite().all()) for gradient in gradients)
+
+
+def test_restoration_is_learned_on_distorted_pixels_alone() -> None:
+    images, targets = ellipses(1, 64, 2)
+    network = MaskRCNN(SMALL, 1.0, 2, restore=True)
+    moved = [{**targets[0], "clean": targets[0]["clean"] + 5.0 * ~targets[0]["masks"].any(0, keepdim=True)}]
+    del network.restoration["region"]  # its targets are averages over bins, which mix at the edge
+    found = []
+    for wanted in (targets, moved):
+        torch.manual_seed(0)
+        found.append(float(network(images, wanted)["restoration"].detach()))
+    assert found[0] == pytest.approx(found[1])
+    assert found[0] > 0
+
+
+def test_autocast_keeps_the_losses_close() -> None:
+    images, targets = ellipses(2, 64, 4)
+    network = MaskRCNN(SMALL, 1.0, 2, restore=True)
+    found = []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            losses = network(images, targets)
+        sum(losses.values()).backward()
+        found.append({name: float(loss.detach()) for name, loss in losses.items()})
+    assert found[1] == pytest.approx(found[0], rel=0.1, abs=0.02)
+
+
+# ---------------------------------------------------------------------------------------------
+# Learning
+
+
+def test_it_finds_names_outlines_and_restores_what_it_has_seen() -> None:
+    torch.manual_seed(0)
+    images, targets = ellipses(3, 64, 5)
+    network = MaskRCNN(SMALL, 1.0, 2, restore=True)
+    losses = learn(network, images, targets, 60)
+    assert losses[-1] < losses[0] / 3
+    network.eval()
+    with torch.no_grad():
+        found = network(images)
+        features = network.features(images)
+    assert average_precision(found, targets) > 0.9
+    for one, target, image in zip(found, targets, images, strict=True):
+        for label, mask in zip(target["labels"], target["masks"], strict=True):
+            best = one["masks"][one["labels"] == label][0]
+            assert overlap(best > 0.5, mask) > 0.65
+        inside = target["masks"].any(0, keepdim=True)
+        error = (one["restored"] - target["clean"]).abs()[inside].mean()
+        assert error < 0.4 * (image - target["clean"]).abs()[inside].mean()
+        assert torch.equal(one["restored"][~inside].isfinite(), torch.ones_like(image[~inside], dtype=torch.bool))
+    assert features.shape == (3, network.feature_channels)
