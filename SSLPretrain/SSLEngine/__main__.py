@@ -26,6 +26,8 @@ from .jobs import Reporter
 from .settings import SettingsError
 from .studies.study import StudyError
 
+#: Numbers of labelled subjects of a few-label study where none are asked for.
+DEFAULT_COUNTS = {"segmentation": "1,2,5,10", "classification": "5,10,20"}
 #: Settings that a few-label study gives to its pretraining as well.
 SHARED_SETTINGS = (
     *("data", "seed", "device", "grid", "network"),
@@ -81,12 +83,10 @@ def pretrain(arguments: argparse.Namespace) -> int:
 
 
 def finetune(arguments: argparse.Namespace) -> int:
-    """Trains the target network on labelled exams, from a pretrained model or from scratch."""
-    settings = _common_settings(arguments)
+    """Trains for segmentation or for classes of exams, from a pretrained model or from scratch."""
+    settings = _target_settings(arguments)
     if arguments.init:
         settings["init"] = str(Path(arguments.init).resolve())
-    if arguments.transfer:
-        settings["transfer"] = arguments.transfer
     if arguments.labelled is not None:
         settings["labelled"] = arguments.labelled
     return _training_job("finetune", arguments, settings)
@@ -110,6 +110,30 @@ def segment(arguments: argparse.Namespace) -> int:
 
     document = segment_study(segmenter, study, Path(arguments.out), show)
     _say(arguments, document, "\n".join(o["file"] for o in document["outputs"]))
+    return jobs.EXIT_FINISHED
+
+
+def classify(arguments: argparse.Namespace) -> int:
+    """Tells the class of an exam, how likely each class is, and which slices decided."""
+    from . import classify as classes
+    from .studies import read_cohort
+    from .studies import read_study
+    from .training import choose_device
+
+    if bool(arguments.input) == bool(arguments.cohort):
+        msg = "classify needs one study, or --cohort with a folder of studies."
+        raise SettingsError(msg)
+    classifier = classes.read_classifier(Path(arguments.model), choose_device(arguments.device))
+    if arguments.cohort:
+        groups = Path(arguments.groups) if arguments.groups else None
+        cohort = read_cohort(Path(arguments.cohort), labels_suffix=arguments.labels_suffix, groups=groups)
+        document = classes.classify_cohort(classifier, cohort.studies)
+        text = classes.table(document["studies"], document["scores"])
+    else:
+        study = read_study(Path(arguments.input), labels_suffix=arguments.labels_suffix)
+        document = classifier.classify(study).document()
+        text = classes.table([document])
+    _say(arguments, document, text)
     return jobs.EXIT_FINISHED
 
 
@@ -170,16 +194,15 @@ def bench(arguments: argparse.Namespace) -> int:
 
 def study_labels(arguments: argparse.Namespace) -> int:
     """Compares pretrained with scratch over numbers of labels, paired by seed."""
-    common = _common_settings(arguments)
+    common = _target_settings(arguments)
     extra: dict[str, Any] = {k: common.pop(k) for k in ("test_subjects", "scratch") if k in common}
     settings: dict[str, Any] = {"finetune": common, "seeds": arguments.seeds, **extra}
+    counts = arguments.counts or DEFAULT_COUNTS[common.get("target", "segmentation")]
     try:
-        settings["counts"] = [int(c) for c in arguments.counts.split(",")]
+        settings["counts"] = [int(c) for c in counts.split(",")]
     except ValueError:
-        msg = f"--counts expects numbers, for instance 1,2,5,10, and found '{arguments.counts}'."
+        msg = f"--counts expects numbers, for instance 1,2,5,10, and found '{counts}'."
         raise SettingsError(msg) from None
-    if arguments.transfer:
-        common["transfer"] = arguments.transfer
     if arguments.init:
         common["init"] = str(Path(arguments.init).resolve())
     else:
@@ -212,6 +235,18 @@ def _common_settings(arguments: argparse.Namespace) -> dict[str, Any]:
         settings["network"] = {"kind": arguments.network}
     for text in arguments.set or ():
         _set(settings, text)
+    return settings
+
+
+def _target_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The same with the options of the verbs that learn a target."""
+    settings = _common_settings(arguments)
+    if arguments.target:
+        settings["target"] = arguments.target
+    if arguments.transfer:
+        settings["transfer"] = arguments.transfer
+    if arguments.groups:
+        settings.setdefault("data", {})["groups"] = str(Path(arguments.groups).resolve())
     return settings
 
 
@@ -262,9 +297,10 @@ def _training_job(kind: str, arguments: argparse.Namespace, settings: dict[str, 
         from .pretext import check_names
 
         check_names([*settings.get("pretext", ()), *settings.get("pretrain", {}).get("pretext", ())])
-        for path in filter(None, (arguments.data, getattr(arguments, "init", None))):
-            if not Path(path).exists():
-                msg = f"{path} does not exist; check --data and --init."
+        for name in ("data", "init", "groups"):
+            path = getattr(arguments, name, None)
+            if path and not Path(path).exists():
+                msg = f"{path} does not exist; check --data, --init and --groups."
                 raise SettingsError(msg)
         folder = jobs.create(Path(arguments.out), kind, settings) if first else Path(arguments.out).resolve()
     with _worker(folder, quiet=arguments.json) if first else _companion(folder) as reporter:
@@ -440,8 +476,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     sub = verb("finetune", finetune)
     _training_options(sub)
+    _target_options(sub)
     sub.add_argument("--init", metavar="MODEL", help="pretrained model; from scratch without it")
-    sub.add_argument("--transfer", choices=("all", "decoder", "multitask"))
     sub.add_argument("--labelled", type=_positive, metavar="N", help="use the first N labelled subjects of the seed")
 
     sub = verb("segment", segment)
@@ -450,6 +486,14 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", required=True, metavar="FILE.seg.nrrd")
     sub.add_argument("--device", default="auto")
     sub.add_argument("--largest-component", action="store_true", help="keep the largest part of each structure")
+    sub.add_argument("--labels-suffix", default="_seg")
+
+    sub = verb("classify", classify)
+    sub.add_argument("--model", required=True, help="model that was fine-tuned with --target classification")
+    sub.add_argument("input", metavar="INPUT", nargs="?", help="study folder or image file")
+    sub.add_argument("--cohort", metavar="DIR", help="classify all studies of a folder; scores where groups are known")
+    sub.add_argument("--groups", metavar="CSV", help="table of the studies' groups, for the scores")
+    sub.add_argument("--device", default="auto")
     sub.add_argument("--labels-suffix", default="_seg")
 
     sub = verb("planes", planes)
@@ -466,12 +510,12 @@ def build_parser() -> argparse.ArgumentParser:
 
     sub = verb("study-labels", study_labels)
     _training_options(sub)
-    sub.add_argument("--counts", default="1,2,5,10", help="numbers of labelled subjects")
+    _target_options(sub)
+    sub.add_argument("--counts", help="numbers of labelled subjects; 1,2,5,10, for classification 5,10,20")
     sub.add_argument("--seeds", type=_positive, default=5, metavar="K")
     sub.add_argument("--pretext", metavar="NAME[,NAME]", help="tasks to pretrain on where no --init is given")
     sub.add_argument("--pretrain-steps", type=_positive, metavar="N", help="steps of that pretraining")
     sub.add_argument("--init", metavar="MODEL", help="pretrained model; pretrained on the cohort without it")
-    sub.add_argument("--transfer", choices=("all", "decoder", "multitask"))
 
     sub = verb("bench", bench)
     sub.add_argument("--device", default="auto")
@@ -494,6 +538,12 @@ def _training_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--set", action="append", metavar="FIELD=VALUE", help="any setting, for instance schedule.rate=0.002"
     )
+
+
+def _target_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--target", choices=("segmentation", "classification"), help="label maps, or groups of studies")
+    sub.add_argument("--groups", metavar="CSV", help="table of the studies' groups, columns study and group")
+    sub.add_argument("--transfer", choices=("all", "decoder", "multitask"))
 
 
 def _positive(text: str) -> int:

@@ -3,6 +3,7 @@
 One test set is kept apart from everything, pretraining included. For every seed the labelled subjects are drawn from
 the others, nested (the two of a seed contain its one), and the same draw is learned from scratch and from pretrained
 weights with the same number of steps. Every trial is written down as it ends, so a stopped study goes on where it was.
+For a classification the labelled subjects are those with a group, drawn of each class in turn.
 """
 
 from __future__ import annotations
@@ -21,6 +22,13 @@ import torch
 from msgspec.structs import replace
 from scipy import stats
 
+from .class_training import check_settings
+from .class_training import class_names
+from .class_training import classification_card
+from .class_training import classifier_run
+from .classify import Classifier
+from .classify import usable
+from .classify import verdict_scores
 from .jobs import Cancelled
 from .jobs import Reporter
 from .jobs import write_atomically
@@ -40,6 +48,7 @@ from .runs import read_exams
 from .runs import segmentation_card
 from .segment import Segmenter
 from .settings import Finetune
+from .settings import Grid
 from .settings import LabelStudy
 from .settings import SettingsError
 from .slices import HOST_ROLES
@@ -47,6 +56,7 @@ from .slices import SliceSet
 from .studies import Cohort
 from .studies import Study
 from .studies import StudyError
+from .studies import group_order
 from .studies import subject_order
 from .training import choose_device
 from .training import make_deterministic
@@ -58,6 +68,8 @@ PRETRAINED_FILE = "pretrained.safetensors"
 SCRATCH, PRETRAINED = "scratch", "pretrained"
 ARMS = (SCRATCH, PRETRAINED)
 MAX_TEST_SUBJECTS = 20
+#: The figure that a study compares, by target, with its name in tables and plots.
+FIGURES = {"segmentation": ("mean_dice", "mean Dice"), "classification": ("auc", "AUC")}
 
 
 @dataclass
@@ -67,8 +79,9 @@ class Material:
     Attributes:
         pool: Studies that labels may be drawn from.
         test: Studies that nothing is learned from.
-        names: Label value to name.
-        slices: Slices of the pool, with labels.
+        names: Label value to name, for a segmentation.
+        groups: Names of the classes, for a classification.
+        slices: Slices of the pool.
         organ: Organ of the cohort.
         device: Where to train.
     """
@@ -76,6 +89,7 @@ class Material:
     pool: list[Study]
     test: list[Study]
     names: dict[int, str]
+    groups: list[str]
     slices: SliceSet
     organ: str
     device: torch.device
@@ -100,9 +114,8 @@ def run_label_study(settings: LabelStudy, reporter: Reporter) -> dict[str, Any]:
             "warning", message=f"{len(seen)} {what}; if they are the same, the gain is not one on unseen exams."
         )
     grid = agreed_grid(settings.finetune, start)
-    names = label_names(pool, cohort.label_names, settings.finetune)
-    slices = gather(pool, [], grid, list(names), device, reporter)
-    material = Material(pool, test, names, slices, organ_of(cohort.studies), device)
+    material = _material(settings.finetune, cohort, pool, test, grid, device, reporter)
+    figure, name = FIGURES[settings.finetune.target]
     arms = {PRETRAINED: start, **({SCRATCH: Start(None, {})} if settings.scratch else {})}
     plan = [(s, c, a) for s in range(settings.seeds) for c in settings.counts for a in arms]
     rows = _done(folder)
@@ -112,28 +125,60 @@ def run_label_study(settings: LabelStudy, reporter: Reporter) -> dict[str, Any]:
         if reporter.stop_requested():
             raise Cancelled
         one = replace(settings.finetune, seed=seed, labelled=count, grid=grid)
-        row = trial(one, material, arms[arm], _Within(None, reporter))
+        learn = class_trial if material.groups else trial
+        row = learn(one, material, arms[arm], _Within(None, reporter))
         rows.append({"seed": seed, "count": count, "arm": arm, **row})
         with (folder / TRIALS_FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps(rows[-1]) + "\n")
-        message = f"{count} labelled, seed {seed}, {arm}: Dice {row['mean_dice']:.3f}"
+        message = f"{count} labelled, seed {seed}, {arm}: {name} {row[figure]:.3f}"
         reporter.progress(number + 1, len(plan), message=message)
         print(message, flush=True)
-    document = {
+    document: dict[str, Any] = {
+        "target": settings.finetune.target,
         "trials": rows,
-        "summary": summarise(rows),
+        "summary": summarise(rows, figure),
         "test_subjects": sorted({s.subject for s in test}),
         "test_subjects_pretrained_on": seen,
     }
+    if material.groups:
+        document |= {"groups": material.groups, "balanced_accuracy": summarise(rows, "balanced_accuracy")}
     write_json(folder / RESULTS_FILE, document)
     plot(document, folder / "few-labels.png")
     return document
 
 
+def _material(
+    settings: Finetune,
+    cohort: Cohort,
+    pool: list[Study],
+    test: list[Study],
+    grid: Grid,
+    device: torch.device,
+    reporter: Reporter,
+) -> Material:
+    names: dict[int, str] = {}
+    groups: list[str] = []
+    if settings.target == "classification":
+        groups = class_names(pool, settings)
+    else:
+        names = label_names(pool, cohort.label_names, settings)
+    slices = gather(pool, [], grid, list(names), device, reporter, frozenset() if groups else None)
+    return Material(pool, test, names, groups, slices, organ_of(cohort.studies), device)
+
+
 def split_for_test(cohort: Cohort, settings: LabelStudy) -> tuple[list[Study], list[Study]]:
-    """Labelled studies to draw from, and labelled studies for the test; no subject is in both."""
-    labelled = [s for s in cohort.studies if any(v.labelled and v.role in HOST_ROLES for v in s.views)]
-    order = subject_order(labelled, 0)
+    """Labelled studies to draw from, and labelled studies for the test; no subject is in both.
+
+    Raises:
+        StudyError: There are too few, or for a classification not enough to learn every class from.
+    """
+    classify = settings.finetune.target == "classification"
+    if classify:
+        labelled = [s for s in cohort.studies if usable(s)]
+        order = group_order(labelled, 0)
+    else:
+        labelled = [s for s in cohort.studies if any(v.labelled and v.role in HOST_ROLES for v in s.views)]
+        order = subject_order(labelled, 0)
     most = max(settings.counts)
     count = settings.test_subjects or min(MAX_TEST_SUBJECTS, len(order) - most)
     if count < 1 or most + count > len(order):
@@ -143,7 +188,27 @@ def split_for_test(cohort: Cohort, settings: LabelStudy) -> tuple[list[Study], l
         )
         raise StudyError(msg)
     test = set(order[:count])
-    return [s for s in labelled if s.subject not in test], [s for s in labelled if s.subject in test]
+    parts = [s for s in labelled if s.subject not in test], [s for s in labelled if s.subject in test]
+    if classify:
+        _check_classes(settings, *parts)
+    return parts
+
+
+def _check_classes(settings: LabelStudy, pool: Sequence[Study], test: Sequence[Study]) -> None:
+    """Refuses a study in which a class is not in every draw and in the test.
+
+    Raises:
+        StudyError: It is not.
+    """
+    classes = {str(s.group) for s in (*pool, *test)}
+    for studies, place in ((pool, "to learn from"), (test, "to test on")):
+        lacking = sorted(classes - {str(s.group) for s in studies})
+        if lacking:
+            msg = f"No subject of group '{lacking[0]}' is left {place}; change test_subjects or add subjects."
+            raise StudyError(msg)
+    if min(settings.counts) < len(classes):
+        msg = f"{min(settings.counts)} labelled subjects cannot show {len(classes)} groups; ask for larger --counts."
+        raise StudyError(msg)
 
 
 def seen_before(start: Start, test: Sequence[Study]) -> list[str]:
@@ -198,6 +263,23 @@ def trial(settings: Finetune, material: Material, start: Start, reporter: Report
     segmenter = Segmenter(only_segmentation(trained, card, material.device), card, material.device)
     scores = test_scores(segmenter, material.test)
     return {"mean_dice": scores["mean_dice"], "scores": scores, "subjects": sorted(wanted), "steps": run.schedule.steps}
+
+
+def class_trial(settings: Finetune, material: Material, start: Start, reporter: Reporter) -> dict[str, Any]:
+    """One classification learned from ``labelled`` subjects of the seed, of each class in turn, scored on the test."""
+    make_deterministic(settings.seed)
+    check_settings(settings, start)
+    wanted = set(group_order(material.pool, settings.seed)[: settings.labelled])
+    chosen = [s for s in material.pool if s.subject in wanted]
+    grid = agreed_grid(settings, start)
+    run, _ = classifier_run(settings, start, grid, material.slices, chosen, [], material.groups, material.device)
+    trained = train(run, reporter)
+    card = classification_card(run, settings, start, grid, material.groups, material.organ)
+    classifier = Classifier(trained, card, material.device)
+    scores = verdict_scores([classifier.classify(s) for s in material.test], material.groups)
+    assert scores is not None, "the test studies were chosen for their groups"
+    figures = {name: scores[name] for name in ("auc", "balanced_accuracy")}
+    return {**figures, "scores": scores, "subjects": sorted(wanted), "steps": run.schedule.steps}
 
 
 def test_scores(segmenter: Segmenter, studies: Sequence[Study]) -> dict[str, Any]:
@@ -260,12 +342,12 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return mean, float(stats.t.ppf(0.975, len(values) - 1)) * error
 
 
-def summarise(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """By count: mean Dice of each arm, and the paired gain with its 95 % interval (null where it has none)."""
+def summarise(rows: Sequence[Mapping[str, Any]], figure: str = "mean_dice") -> list[dict[str, Any]]:
+    """By count: mean figure of each arm, and the paired gain with its 95 % interval (null where it has none)."""
     found = []
     for count in sorted({r["count"] for r in rows}):
         here = [r for r in rows if r["count"] == count]
-        by_arm = {arm: {r["seed"]: r["mean_dice"] for r in here if r["arm"] == arm} for arm in ARMS}
+        by_arm = {arm: {r["seed"]: r[figure] for r in here if r["arm"] == arm} for arm in ARMS}
         entry: dict[str, Any] = {"count": count}
         for arm, values in by_arm.items():
             entry[arm] = float(np.mean(list(values.values()))) if values else None
@@ -283,24 +365,33 @@ def _number(value: float) -> float | None:
 
 def summary(document: Mapping[str, Any]) -> str:
     """The study as a table for the terminal."""
+    figure = FIGURES[document["target"]][1]
+    rows = [figure, *_table(document["summary"])]
+    if "balanced_accuracy" in document:
+        rows += ["balanced accuracy", *_table(document["balanced_accuracy"])]
+    return "\n".join(rows)
+
+
+def _table(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     rows = ["labelled   scratch   pretrained   gain (95 % interval), pairs"]
-    for e in document["summary"]:
+    for e in entries:
         arms = [f"{e[a]:.3f}" if e[a] is not None else "-" for a in ARMS]
         gain = "-" if e["gain"] is None else f"{e['gain']:+.3f}"
         half = "" if e["gain_ci95"] is None else f" ± {e['gain_ci95']:.3f}"
         rows.append(f"{e['count']:>8}{arms[0]:>10}{arms[1]:>13}   {gain}{half}, {e['pairs']}")
-    return "\n".join(rows)
+    return rows
 
 
 def plot(document: Mapping[str, Any], path: Path) -> None:
-    """Dice against the number of labelled subjects: every trial a dot, means joined, pairs by seed."""
+    """The figure against the number of labelled subjects: every trial a dot, means joined, pairs by seed."""
     from matplotlib.figure import Figure
 
+    key, name = FIGURES[document["target"]]
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
     for arm, colour in ((SCRATCH, "#7f8c8d"), (PRETRAINED, "#c0392b")):
         rows = [r for r in document["trials"] if r["arm"] == arm]
-        axes.scatter([r["count"] for r in rows], [r["mean_dice"] for r in rows], s=14, color=colour, alpha=0.5)
+        axes.scatter([r["count"] for r in rows], [r[key] for r in rows], s=14, color=colour, alpha=0.5)
         means = [(e["count"], e[arm]) for e in document["summary"] if e[arm] is not None]
         if means:
             axes.plot(*zip(*means, strict=True), "-o", color=colour, label=arm)
@@ -309,7 +400,7 @@ def plot(document: Mapping[str, Any], path: Path) -> None:
     axes.set_xticks(counts, [str(c) for c in counts])
     axes.minorticks_off()
     axes.set_xlabel("labelled subjects")
-    axes.set_ylabel(f"mean Dice on {len(document['test_subjects'])} unseen subjects")
+    axes.set_ylabel(f"{name} on {len(document['test_subjects'])} unseen subjects")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     figure.savefig(path, dpi=130)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import dataclass
 from dataclasses import field
@@ -25,9 +26,11 @@ from safetensors.torch import save
 from torch import nn
 
 from .jobs import write_atomically
+from .networks.attention import StudyClassifier
 from .networks.unet import TaskUNet
 from .settings import Grid
 from .settings import Network
+from .settings import Pooling
 from .settings import parse
 from .settings import plain
 
@@ -36,10 +39,14 @@ HEADER_KEY = "sslsegmentation"
 SEGMENTATION = "segmentation"
 
 #: No description of a network or grid is believed beyond these.
-MAX_CHANNELS, MAX_PATCH = 4096, 4096
+MAX_CHANNELS, MAX_PATCH, MAX_GROUPS = 4096, 4096, 256
 
 #: A transfer that fits less than this share of the wanted weights is refused.
 MIN_FIT = 0.8
+
+
+#: Every network that a model file can hold.
+Net = TaskUNet | StudyClassifier
 
 
 class ModelError(ValueError):
@@ -51,19 +58,21 @@ class Card:
     """What a model file says about itself.
 
     Attributes:
-        kind: ``pretrained`` (no segmentation head) or ``segmentation``.
+        kind: ``pretrained`` (neither of the others), ``segmentation``, or ``classification`` of studies.
         network: Network kind and widths.
         heads: Heads by name: ``{"pixel": {...}, "image": {...}}``.
         grid: Spacing, patch and intensity rule that the network was trained with.
         organ: ``heart``, ``knee`` or ``unknown``.
         roles: Roles of the views it was trained on.
         pretexts: Names of the pretext tasks it has learned, with their settings.
-        labels: Class index to name, colour and codes; empty for a pretrained model.
+        labels: Class index to name, colour and codes of a segmentation model; else empty.
+        groups: Names of the classes of a classification model, in the order of its outputs; else empty.
+        pooling: How a classification model weighs the slices of a study.
         scores: Figures measured on held-out subjects, by task.
         provenance: Where it came from: job, seed, subjects, initial model, versions.
     """
 
-    kind: Literal["pretrained", "segmentation"]
+    kind: Literal["pretrained", "segmentation", "classification"]
     network: dict[str, Any]
     heads: dict[str, dict[str, int]]
     grid: dict[str, Any]
@@ -71,13 +80,21 @@ class Card:
     roles: list[str] = field(default_factory=list)
     pretexts: dict[str, Any] = field(default_factory=dict)
     labels: list[dict[str, Any]] = field(default_factory=list)
+    groups: list[str] = field(default_factory=list)
+    pooling: Pooling = "attention"
     scores: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
-def build(card: Card) -> TaskUNet:
-    """The network that a card describes, with fresh weights."""
+def build_body(card: Card) -> TaskUNet:
+    """The network that a card describes, without what a classification adds, with fresh weights."""
     return TaskUNet(card.network["widths"], card.heads["pixel"], card.heads["image"])
+
+
+def build(card: Card) -> Net:
+    """The network that a card describes, with fresh weights."""
+    body = build_body(card)
+    return StudyClassifier(body, len(card.groups), card.pooling) if card.kind == "classification" else body
 
 
 def save_model(path: Path, network: nn.Module, card: Card) -> None:
@@ -96,7 +113,7 @@ def read_card(path: Path) -> Card:
     return _read(path, weights=False)[0]
 
 
-def load_model(path: Path) -> tuple[TaskUNet, Card]:
+def load_model(path: Path) -> tuple[Net, Card]:
     """Reads a model file.
 
     Raises:
@@ -175,8 +192,13 @@ def _usable(card: Card) -> bool:
         and max(network.widths) <= MAX_CHANNELS
         and grid.patch <= MAX_PATCH
         and all(name.isidentifier() and 0 < count <= MAX_CHANNELS for name, count in heads)
-        and (card.kind == "pretrained" or card.heads["pixel"].get(SEGMENTATION) == len(labels) + 1)
+        and (card.kind != "segmentation" or card.heads["pixel"].get(SEGMENTATION) == len(labels) + 1)
+        and (card.kind != "classification" or _usable_groups(card.groups))
     )
+
+
+def _usable_groups(names: Sequence[str]) -> bool:
+    return 2 <= len(names) <= MAX_GROUPS and len(set(names)) == len(names) and all(0 < len(n) <= 200 for n in names)
 
 
 # ---------------------------------------------------------------------------------------------

@@ -34,8 +34,8 @@ from .line_fitting import FittedLine
 from .line_fitting import fit_line
 from .models import Card
 from .models import ModelError
+from .models import Net
 from .models import load_model
-from .networks.unet import TaskUNet
 from .pretext.crossings import Crossing
 from .settings import Crossings
 from .settings import parse
@@ -239,7 +239,7 @@ def _explained(seen: Seen, normal: Array, point: Array, sigma_mm: float) -> floa
 
 @torch.no_grad()
 def predict_lines(
-    network: TaskUNet,
+    network: Net,
     card: Card,
     study: Study,
     device: torch.device,
@@ -296,7 +296,7 @@ def crossings_of(card: Card) -> Crossings:
 
 
 def predict_planes(
-    network: TaskUNet, card: Card, study: Study, device: torch.device, hosts: Sequence[str] = HOST_ROLES
+    network: Net, card: Card, study: Study, device: torch.device, hosts: Sequence[str] = HOST_ROLES
 ) -> list[dict[str, Any]]:
     """The planes of a study as the network would lay them.
 
@@ -440,7 +440,7 @@ def plan(
 
 
 def measure_planes(
-    network: TaskUNet, card: Card, studies: Iterable[Study], device: torch.device, hosts: Sequence[str] = HOST_ROLES
+    network: Net, card: Card, studies: Iterable[Study], device: torch.device, hosts: Sequence[str] = HOST_ROLES
 ) -> dict[str, dict[str, Any]]:
     """Errors of each role over many studies: medians, and every single one."""
     errors: dict[str, list[tuple[float, float]]] = {}

@@ -20,11 +20,13 @@ from . import jobs
 from .jobs import Reporter
 from .models import SEGMENTATION
 from .models import Card
+from .models import Net
 from .models import TransferReport
 from .models import key_map
 from .models import load_model
 from .models import save_model
 from .models import transfer
+from .networks.attention import StudyClassifier
 from .networks.unet import TaskUNet
 from .pretext import check_names
 from .pretext import make_pretexts
@@ -72,6 +74,7 @@ def read_exams(data: Data, reporter: Reporter) -> Cohort:
         labels_suffix=data.labels_suffix,
         frame_of_reference=data.frame_of_reference,
         organ=None if data.organ == "auto" else data.organ,
+        groups=Path(data.groups) if data.groups else None,
     )
     for item in cohort.irregularities[:50]:
         reporter.event("warning", message=f"{item.where}: {item.what}; {item.consequence}.")
@@ -138,12 +141,12 @@ def pretrain(settings: Pretrain, reporter: Reporter) -> Path:
     with processes(choose_device(settings.device)) as (rank, world):
         speaker = reporter if rank == 0 else Silent(reporter)
         network, card = pretrain_on(settings, cohort.studies, speaker, rank, world)
-        return _finish(speaker, rank, network, card, settings, cohort.studies)
+        return finish(speaker, rank, network, card, settings, cohort.studies)
 
 
 def pretrain_on(
     settings: Pretrain, studies: Sequence[Study], reporter: Reporter, rank: int = 0, world: int = 1
-) -> tuple[TaskUNet, Card]:
+) -> tuple[Net, Card]:
     """Pretrains on some studies; returns the network and its card.
 
     Raises:
@@ -163,13 +166,13 @@ def pretrain_on(
         network=TaskUNet(settings.network.widths, pixel, image).to(device),
         slices=slices,
         streams=[Stream(learned, [(t, settings.weights.get(t.name, 1.0)) for t in pretexts])],
-        schedule=_with_steps(settings.schedule, steps),
+        schedule=with_steps(settings.schedule, steps),
         augmentation=settings.augmentation,
         patch=settings.grid.patch,
         seed=settings.seed,
         held_out=held_out,
     )
-    _announce(reporter, run, device, world)
+    announce(reporter, run, device, world)
     trained = train(run, reporter, rank, world)
     card = Card(
         kind="pretrained",
@@ -180,7 +183,7 @@ def pretrain_on(
         roles=sorted({i.role for i in slices.infos}),
         pretexts={t.name: plain(getattr(settings, t.name)) if hasattr(settings, t.name) else {} for t in pretexts},
         scores=run.history[-1] if run.history else {},
-        provenance=_provenance(settings.seed, slices, learned, None),
+        provenance=provenance(settings.seed, slices, learned, None),
     )
     return trained, card
 
@@ -225,11 +228,16 @@ class Start:
         if path is None:
             return cls(None, {})
         network, card = load_model(Path(path))
-        return cls(card, network.state_dict())
+        body = network.body if isinstance(network, StudyClassifier) else network
+        return cls(card, body.state_dict())
 
 
 def finetune(settings: Finetune, reporter: Reporter) -> Path:
     """Runs a fine-tuning job in the reporter's folder; returns the model's path."""
+    if settings.target == "classification":
+        from .class_training import finetune_classifier
+
+        return finetune_classifier(settings, reporter)
     start = Start.read(settings.init)
     grid, widths = agreed_grid(settings, start), agreed_network(settings, start)
     if settings.transfer == "decoder" and start.card is None:
@@ -252,11 +260,11 @@ def finetune(settings: Finetune, reporter: Reporter) -> Path:
         run, report = finetune_run(settings, start, widths, grid, slices, chosen, watched, pretexts, names, device)
         if report is not None:
             print(report.table(), flush=True)
-        _announce(reporter, run, device, world)
+        announce(reporter, run, device, world)
         trained = train(run, reporter, rank, world)
         card = segmentation_card(run, settings, start, widths, grid, names, organ_of(cohort.studies))
         model = only_segmentation(trained, card, device)
-        return _finish(reporter, rank, model, card, settings, [*chosen, *others])
+        return finish(reporter, rank, model, card, settings, [*chosen, *others])
 
 
 def finetune_run(
@@ -305,7 +313,7 @@ def finetune_run(
         network=network.to(device),
         slices=slices,
         streams=streams,
-        schedule=_with_steps(settings.schedule, steps),
+        schedule=with_steps(settings.schedule, steps),
         augmentation=settings.augmentation,
         patch=grid.patch,
         seed=settings.seed,
@@ -341,7 +349,7 @@ def segmentation_card(
         pretexts=start.card.pretexts if start.card else {},
         labels=[_label_entry(k + 1, value, name) for k, (value, name) in enumerate(names.items())],
         scores=run.history[-1] if run.history else {},
-        provenance=_provenance(settings.seed, run.slices, run.streams[0].indices, start.card, settings.transfer),
+        provenance=provenance(settings.seed, run.slices, run.streams[0].indices, start.card, settings.transfer),
     )
 
 
@@ -453,7 +461,8 @@ def only_segmentation(trained: torch.nn.Module, card: Card, device: torch.device
 # Common ends
 
 
-def _with_steps(schedule: Schedule, steps: int) -> Schedule:
+def with_steps(schedule: Schedule, steps: int) -> Schedule:
+    """The schedule with its number of steps settled."""
     return parse({**plain(schedule), "steps": steps}, Schedule)
 
 
@@ -463,7 +472,8 @@ def organ_of(studies: Sequence[Study]) -> str:
     return organs.pop() if len(organs) == 1 else "unknown"
 
 
-def _announce(reporter: Reporter, run: Run, device: torch.device, world: int) -> None:
+def announce(reporter: Reporter, run: Run, device: torch.device, world: int) -> None:
+    """Tells what a run is about to learn from what, and where."""
     subjects = len({i.subject for i in run.slices.infos})
     weights = sum(p.numel() for p in run.network.parameters()) / 1e6
     learned = [f"{len(s.indices)} slices for {', '.join(t.name for t, _ in s.tasks)}" for s in run.streams]
@@ -473,9 +483,10 @@ def _announce(reporter: Reporter, run: Run, device: torch.device, world: int) ->
     reporter.event("progress", step=0, steps=run.schedule.steps, message=message)
 
 
-def _provenance(
+def provenance(
     seed: int, slices: SliceSet, learned: torch.Tensor, init: Card | None, mode: str | None = None
 ) -> dict[str, Any]:
+    """Where a model came from: program, time, seed, subjects of the slices ``learned``, and what it started from."""
     used = sorted({slices.infos[i].subject for i in learned.tolist()})
     earlier = init.provenance.get("subjects", []) if init else []
     return {
@@ -498,7 +509,7 @@ class Silent(Reporter):
         """Says nothing."""
 
 
-def _finish(
+def finish(
     reporter: Reporter,
     rank: int,
     trained: torch.nn.Module,
@@ -506,6 +517,7 @@ def _finish(
     settings: Pretrain | Finetune,
     studies: Sequence[Study],
 ) -> Path:
+    """Writes the model and the manifest (the first process does) and returns the model's path."""
     folder = reporter.folder or Path()
     path = folder / jobs.MODEL_FILE
     if rank == 0:

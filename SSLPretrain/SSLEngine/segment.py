@@ -18,6 +18,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 import torch
 from scipy import ndimage
+from torch import nn
 from torch.nn import functional
 
 from .geometry import Array
@@ -27,7 +28,6 @@ from .measure import LV_CAVITY
 from .measure import ejection_fraction
 from .models import SEGMENTATION
 from .models import Card
-from .networks.unet import TaskUNet
 from .slices import HOST_ROLES
 from .slices import landmark
 from .slices import network_plane
@@ -81,7 +81,10 @@ class Segmenter:
         StudyError: The model has no segmentation head.
     """
 
-    def __init__(self, network: TaskUNet, card: Card, device: torch.device, largest_component: bool = False) -> None:
+    def __init__(self, network: nn.Module, card: Card, device: torch.device, largest_component: bool = False) -> None:
+        if card.kind == "classification":
+            msg = "This model tells the class of a study and cannot segment; use 'sslengine classify' with it."
+            raise StudyError(msg)
         if card.kind != "segmentation":
             msg = "This model was only pretrained and cannot segment; fine-tune it on a few labels first."
             raise StudyError(msg)

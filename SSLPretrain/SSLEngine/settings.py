@@ -31,6 +31,8 @@ RegionType = Literal["shuffling", "intensity", "inpainting", "swap", "blur", "no
 REGION_TYPES: tuple[RegionType, ...] = ("shuffling", "intensity", "inpainting", "swap", "blur", "noise", "bias")
 #: A smallest and a largest value.
 Range = tuple[NonNegative, NonNegative]
+Target = Literal["segmentation", "classification"]
+Pooling = Literal["attention", "mean"]
 #: Levels of the Mask R-CNN's feature pyramid.
 PYRAMID_LEVELS = 5
 
@@ -51,12 +53,15 @@ class Data(Strict, frozen=True):
         labels_suffix: What follows an image's name in the name of its label file.
         frame_of_reference: What to do where views do not share a frame of reference.
         organ: Overrides what the exams look like.
+        groups: Table of the studies' classes, a CSV file with columns ``study`` and ``group``; ``groups.csv`` in the
+            cohort's folder where none is named. Without a table, ``group`` in a ``study.json`` gives the class.
     """
 
     path: str
     labels_suffix: str = "_seg"
     frame_of_reference: Literal["require", "warn", "ignore"] = "warn"
     organ: Literal["auto", "heart", "knee"] = "auto"
+    groups: str | None = None
 
 
 class Grid(Strict, frozen=True):
@@ -177,7 +182,7 @@ class Schedule(Strict, frozen=True):
 
     Attributes:
         steps: Training steps in all; 0 asks for a sensible number for the data.
-        batch: Slices a step.
+        batch: Slices a step; classification takes them from ``batch // bag`` studies, at least two.
         rate: Peak learning rate of AdamW.
         warmup: Share of the steps in which the rate rises; it then falls as half a cosine.
         weight_decay: Of AdamW.
@@ -371,6 +376,9 @@ class Finetune(Strict, frozen=True):
     """A fine-tuning job; without ``init`` it trains from scratch.
 
     Attributes:
+        target: ``segmentation`` learns label maps, ``classification`` the groups of studies.
+        pooling: How the slices of a study make its class: by gated ``attention`` (Ilse et al. 2018) or their ``mean``.
+        bag: Slices of a study that classification looks at together in a step; all of them decide later [ours].
         init: Model file whose weights are carried over.
         transfer: ``all`` trains everything, ``decoder`` keeps the carried-over encoder frozen, ``multitask``
             trains the segmentation and the pretext together.
@@ -382,6 +390,9 @@ class Finetune(Strict, frozen=True):
     """
 
     data: Data
+    target: Target = "segmentation"
+    pooling: Pooling = "attention"
+    bag: Count = 8
     init: str | None = None
     transfer: Transfer = "all"
     labelled: Annotated[int, msgspec.Meta(ge=0)] = 0

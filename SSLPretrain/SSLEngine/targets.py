@@ -13,6 +13,8 @@ from torch.nn import functional
 
 from .geometry import Array
 from .models import SEGMENTATION
+from .networks.attention import CLASSIFICATION
+from .networks.attention import pool
 from .pretext.base import Batch
 from .structures import SPARE_COLOURS
 
@@ -90,3 +92,40 @@ class Segmentation:
         table = np.array([(0.0, 0.0, 0.0, 0.0), *((*colour, 0.55) for colour in self._colours)])
         axes.imshow(image, cmap="gray")
         axes.imshow(table[np.maximum(classes, 0)], interpolation="nearest")
+
+
+class Classification:
+    """Classes of studies; a batch holds ``bag`` slices of one study after another.
+
+    Args:
+        counts: Studies of each class that are learned from; rare classes weigh more, so that all weigh the same.
+        bag: Slices of a study.
+    """
+
+    name = CLASSIFICATION
+    pixel_outputs = 0
+
+    def __init__(self, counts: Sequence[int], bag: int) -> None:
+        self.image_outputs = len(counts) + 1
+        self.weights = torch.tensor([sum(counts) / (len(counts) * max(1, c)) for c in counts])
+        self.bag = bag
+
+    def distort(self, batch: Batch, generator: torch.Generator) -> None:
+        """Leaves the image as it is."""
+
+    def target(self, batch: Batch) -> torch.Tensor:
+        """Class index of each study ``(S,)``."""
+        return batch.values[CLASSIFICATION][:: self.bag, 0].long()
+
+    def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Weighted cross-entropy, one a study."""
+        # Not the reduction of torch, which divides by the weights: a step may see one class alone.
+        each = functional.cross_entropy(self._scores(output), target, reduction="none")
+        return (self.weights.to(each)[target] * each).mean()
+
+    def score(self, output: torch.Tensor, target: torch.Tensor, spacing_mm: float) -> dict[str, float]:
+        """Share of the studies that get their class."""
+        return {"accuracy": float((self._scores(output).argmax(1) == target).float().mean())}
+
+    def _scores(self, output: torch.Tensor) -> torch.Tensor:
+        return pool(output.float().unflatten(0, (-1, self.bag)))[0]

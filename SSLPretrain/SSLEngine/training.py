@@ -30,7 +30,7 @@ from torch import nn
 
 from .jobs import Cancelled
 from .jobs import Reporter
-from .networks.unet import TaskUNet
+from .models import Net
 from .pretext.base import Batch
 from .settings import Augmentation
 from .settings import Schedule
@@ -47,6 +47,10 @@ MAX_GRADIENT = 12.0
 SCORED_SLICES = 96
 #: Slices that the cost of knowing nothing is measured on.
 BALANCE_SLICES = 32
+#: Slices that are scored together.
+SCORED_TOGETHER = 16
+#: Studies that a step looks at, at least, where slices are drawn by study.
+MIN_STUDIES = 2
 
 
 @dataclass(frozen=True)
@@ -56,10 +60,14 @@ class Stream:
     Attributes:
         indices: ``(n,)`` int64, slices to draw from.
         tasks: Tasks and their weights in the loss.
+        bags: The same slices by study, where slices of one study are to be drawn together.
+        bag: How many of a study are drawn together.
     """
 
     indices: torch.Tensor
     tasks: Sequence[tuple[Task, float]]
+    bags: Sequence[torch.Tensor] = ()
+    bag: int = 1
 
 
 @dataclass
@@ -74,7 +82,7 @@ class Run:
         augmentation: Ranges of the random changes.
         patch: Side of a patch in pixels.
         seed: Seed of every draw.
-        held_out: ``(n,)`` slices for the score; may be empty.
+        held_out: ``(n,)`` slices for the score; may be empty. Where slices are drawn by study, one bag after another.
         frozen: Prefixes of parameter names that do not learn.
         warm: Prefixes of parameter names that carry pretrained weights.
         warm_rate: Their learning rate as a share of that of new weights.
@@ -82,7 +90,7 @@ class Run:
         blank: What each task's loss is divided by; set by :func:`train` where there are several tasks.
     """
 
-    network: TaskUNet
+    network: Net
     slices: SliceSet
     streams: Sequence[Stream]
     schedule: Schedule
@@ -184,13 +192,26 @@ def step_generator(seed: int, step: int, rank: int) -> torch.Generator:
 
 def drawn_indices(stream: Stream, seed: int, step: int, batch: int, rank: int = 0, world: int = 1) -> torch.Tensor:
     """Slices of one step: consecutive parts of one random permutation after another."""
-    count = len(stream.indices)
-    first = (step * world + rank) * batch
+    if not stream.bags:
+        return stream.indices[_drawn(len(stream.indices), seed, (step * world + rank) * batch, batch)]
+    studies = max(MIN_STUDIES, batch // stream.bag)
+    drawn = _drawn(len(stream.bags), seed, (step * world + rank) * studies, studies)
+    generator = step_generator(seed, step, rank)
+    return torch.cat([some_of(stream.bags[k], stream.bag, generator) for k in drawn.tolist()])
+
+
+def _drawn(count: int, seed: int, first: int, wanted: int) -> torch.Tensor:
     chosen = []
-    for position in range(first, first + batch):
+    for position in range(first, first + wanted):
         epoch, place = divmod(position, count)
         chosen.append(_permutation(seed, epoch, count)[place])
-    return stream.indices[torch.stack(chosen)]
+    return torch.stack(chosen)
+
+
+def some_of(slices: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
+    """``count`` random slices of a study; where it has fewer, each comes about equally often."""
+    order = torch.randperm(len(slices), generator=generator)
+    return slices[order.repeat(-(-count // len(slices)))[:count]]
 
 
 _permutations: dict[tuple[int, int, int], torch.Tensor] = {}
@@ -323,7 +344,7 @@ def step_loss(run: Run, step: int, rank: int, world: int) -> torch.Tensor:
     return total
 
 
-def train(run: Run, reporter: Reporter, rank: int = 0, world: int = 1) -> TaskUNet:
+def train(run: Run, reporter: Reporter, rank: int = 0, world: int = 1) -> Net:
     """Trains to the end of the schedule, from the folder's last checkpoint if there is one.
 
     Returns:
@@ -455,7 +476,8 @@ def validate(run: Run, network: nn.Module) -> dict[str, dict[str, float]]:
     collected: dict[str, dict[str, list[float]]] = {}
     generator = step_generator(run.seed, 0, 0)
     tasks = {task.name: task for stream in run.streams for task, _ in stream.tasks}
-    for part in chosen.split(16):
+    bag = max(stream.bag for stream in run.streams)
+    for part in chosen.split(max(1, SCORED_TOGETHER // bag) * bag):
         batch = make_batch(run.slices, part, run.patch, None, generator)
         found = answers(network, batch, list(tasks.values()), generator)
         for name, task in tasks.items():

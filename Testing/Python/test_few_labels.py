@@ -152,7 +152,7 @@ def test_the_gain_is_paired_by_seed() -> None:
     assert five["gain"] == pytest.approx(0.06)
     # Student's t for two degrees of freedom: 4.3027.
     assert five["gain_ci95"] == pytest.approx(4.3027 * 0.01 / math.sqrt(3), rel=1e-4)
-    text = summary({"summary": [one, five]})
+    text = summary({"target": "segmentation", "summary": [one, five]})
     assert "+0.060 ± 0.025, 3" in text
     assert json.loads(json.dumps([one, five], allow_nan=False)) == [one, five]
 

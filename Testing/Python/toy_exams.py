@@ -42,18 +42,21 @@ def radius(points: Array, centre: Array, contraction: float) -> Array:
     return np.sqrt((along / 40) ** 2 + (across / (22 * contraction)) ** 2)
 
 
-def on_planes(planes: Sequence[Plane], centre: Array, contraction: float) -> npt.NDArray[np.int16]:
+def on_planes(planes: Sequence[Plane], centre: Array, contraction: float, wall: float) -> npt.NDArray[np.int16]:
     """Labels on every pixel, ``(slices, rows, columns)``."""
     y, x = np.mgrid[: SIZE[1], : SIZE[0]]
     found = []
     for plane in planes:
         r = radius(plane.to_patient(np.stack([x, y], -1)), centre, contraction)
-        found.append(np.where(r < 1, 1, np.where(r < 1.4, 2, 0)))
+        found.append(np.where(r < 1, 1, np.where(r < wall, 2, 0)))
     return np.array(found, np.int16)
 
 
-def toy_study(seed: int, phases: int = 1, slices: int = 5) -> Study:
-    """A study of three views: ``sax``, ``2ch``, ``4ch``; its heart's middle is a random point."""
+def toy_study(seed: int, phases: int = 1, slices: int = 5, wall: float = 1.4) -> Study:
+    """A study of three views: ``sax``, ``2ch``, ``4ch``; its heart's middle is a random point.
+
+    ``wall`` is the outer surface's size as a multiple of the cavity's.
+    """
     rng = np.random.default_rng(seed)
     centre = np.array([10.0, -20, 5]) + rng.uniform(-8, 8, 3)
     turn = float(rng.uniform(-60, 60))
@@ -63,14 +66,14 @@ def toy_study(seed: int, phases: int = 1, slices: int = 5) -> Study:
         "2ch": [laid(centre, INFERIOR, AXIS, float(rng.uniform(-20, 20)))],
         "4ch": [laid(centre, LATERAL, AXIS, float(rng.uniform(-20, 20)))],
     }
-    views = [_view(name, planes, centre, phases, rng) for name, planes in stacks.items()]
+    views = [_view(name, planes, centre, phases, wall, rng) for name, planes in stacks.items()]
     name = f"toy-{seed:03d}"
     return Study(name, Path(name), views, subject=name, organ="heart")
 
 
-def _view(name: str, planes: list[Plane], centre: Array, phases: int, rng: np.random.Generator) -> View:
+def _view(name: str, planes: list[Plane], centre: Array, phases: int, wall: float, rng: np.random.Generator) -> View:
     states = [1 - 0.35 * np.sin(np.pi * k / max(1, phases)) for k in range(phases)]
-    labels = [on_planes(planes, centre, state) for state in states]
+    labels = [on_planes(planes, centre, state, wall) for state in states]
     grey = np.array([100.0, 900.0, 400.0])
     pixels = [(grey[m] + rng.normal(0, 25, m.shape)).astype(np.int16).astype(np.float32) for m in labels]
     return View(
@@ -91,6 +94,18 @@ def write_toy_cohort(folder: Path, count: int, phases: int = 1) -> Path:
         study = toy_study(seed, phases)
         made = write_study(study, folder / study.name)
         facts = {"organ": "heart", "labels": {str(v): n for v, n in NAMES.items()}}
+        facts["roles"] = {view.name: view.role for view in study.views}
+        (made / "study.json").write_text(json.dumps(facts), encoding="utf-8")
+    return folder
+
+
+def write_group_cohort(folder: Path, count: int, first: int = 100) -> Path:
+    """Writes studies of two groups in turn, ``thin`` and ``thick`` walls; nothing else tells them apart."""
+    for seed in range(first, first + count):
+        study = toy_study(seed, slices=3, wall=1.25 if seed % 2 else 1.8)
+        study.group = "thin" if seed % 2 else "thick"
+        made = write_study(study, folder / study.name)
+        facts = json.loads((made / "study.json").read_text(encoding="utf-8"))
         facts["roles"] = {view.name: view.role for view in study.views}
         (made / "study.json").write_text(json.dumps(facts), encoding="utf-8")
     return folder

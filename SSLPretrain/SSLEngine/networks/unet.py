@@ -9,8 +9,10 @@ import torch
 from monai.networks.nets import DynUNet
 from torch import nn
 
+from .attention import FeatureNetwork
 
-class TaskUNet(nn.Module):
+
+class TaskUNet(FeatureNetwork):
     """Encoder, decoder, and heads by name.
 
     The blocks are DynUNet's; encoder and decoder are named apart so that a transfer can name them, and the bottleneck
@@ -40,6 +42,7 @@ class TaskUNet(nn.Module):
         self.encoder = nn.ModuleList([body.input_block, *body.downsamples, body.bottleneck])
         self.decoder = body.upsamples
         self.factor = 2 ** (levels - 1)
+        self.feature_count = 2 * widths[-1]
         self.pixel_heads = nn.ModuleDict({n: nn.Conv2d(widths[0], c, 1) for n, c in pixel_heads.items()})
         self.image_heads = nn.ModuleDict(
             {
@@ -49,6 +52,17 @@ class TaskUNet(nn.Module):
             }
         )
 
+    def _encode(self, images: torch.Tensor) -> list[torch.Tensor]:
+        levels = [images]
+        for block in self.encoder:
+            levels.append(block(levels[-1]))
+        return levels[1:]
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """Largest value and mean of every channel of the bottleneck, ``(B, feature_count)``."""
+        bottleneck = self._encode(images)[-1]
+        return torch.cat([bottleneck.amax((-2, -1)), bottleneck.mean((-2, -1))], dim=1)
+
     def forward(self, images: torch.Tensor, tasks: Sequence[str] | None = None) -> dict[str, torch.Tensor]:
         """Images ``(B, 1, H, W)`` to outputs by task: ``(B, C, H, W)`` or ``(B, C)``.
 
@@ -57,11 +71,8 @@ class TaskUNet(nn.Module):
             tasks: Names of the heads to run; all by default.
         """
         wanted = [*self.pixel_heads, *self.image_heads] if tasks is None else list(tasks)
-        skips = []
-        x = images
-        for block in self.encoder:
-            x = block(x)
-            skips.append(x)
+        skips = self._encode(images)
+        x = skips[-1]
         outputs = {}
         for name in wanted:
             if name in self.image_heads:

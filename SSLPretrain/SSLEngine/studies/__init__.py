@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from .crossings import Crossing
     from .crossings import crossing_of_views
     from .crossings import same_frame
+    from .groups import GROUPS_FILE
+    from .groups import group_order
     from .inspect_page import inspect_html
     from .inspect_page import page_of_cohort
     from .inspecting import inspect
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 _NAMES = {
     "cohort": ("Cohort", "read_cohort", "split_subjects", "subject_order"),
     "crossings": ("Crossing", "crossing_of_views", "same_frame"),
+    "groups": ("GROUPS_FILE", "group_order"),
     "inspect_page": ("inspect_html", "page_of_cohort"),
     "inspecting": ("inspect", "inspect_cohort", "inspect_text"),
     "knee_roles": ("mirrored",),

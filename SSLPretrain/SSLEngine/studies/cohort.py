@@ -16,6 +16,8 @@ import numpy as np
 from .dicom import FramePolicy
 from .dicom import find_dicom
 from .dicom import group_exams
+from .groups import GROUPS_FILE
+from .groups import assign_groups
 from .reading import OVERRIDES_FILE
 from .reading import Progress
 from .reading import files_by_subject
@@ -66,6 +68,7 @@ def read_cohort(
     labels_suffix: str = "_seg",
     frame_of_reference: FramePolicy = "warn",
     organ: str | None = None,
+    groups: Path | None = None,
     progress: Progress | None = None,
 ) -> Cohort:
     """Reads a folder of exams, an nnU-Net raw dataset, or a single exam as a cohort of one.
@@ -79,6 +82,7 @@ def read_cohort(
         labels_suffix: Ending of the names of label files that lie beside the images.
         frame_of_reference: As for :func:`read_study`.
         organ: ``heart`` or ``knee`` where it is known.
+        groups: Table of the studies' classes (see :mod:`.groups`); ``groups.csv`` in the folder, if there is one.
         progress: Called with files done, files in all, and what is being done.
 
     Raises:
@@ -86,8 +90,18 @@ def read_cohort(
     """
     path = Path(path)
     options = _Options(labels_suffix, frame_of_reference, organ)
+    table = groups or path / GROUPS_FILE
     if (path / NNUNET_IMAGES).is_dir():
-        return _finished(_read_nnunet(path, options))
+        cohort = _finished(_read_nnunet(path, options))
+    else:
+        cohort = _finished(_read_exams(path, options, progress))
+    if groups or table.is_file():
+        cohort.irregularities += assign_groups(cohort.studies, table)
+    return cohort
+
+
+def _read_exams(path: Path, options: _Options, progress: Progress | None) -> Cohort:
+    """Folders with volumes, and DICOM files at any depth."""
     files = list_files(path)
     cohort = Cohort(path, [])
     headers, problems = find_dicom([f for f in files if may_be_dicom(f)], progress)
@@ -99,7 +113,7 @@ def read_cohort(
         if progress:
             progress(number, len(parts), name)
         _add(cohort, Study(name, folder, []), exam, volumes, options)
-    return _finished(cohort)
+    return cohort
 
 
 def _add(cohort: Cohort, study: Study, exam: Sequence[Any], volumes: Sequence[Path], options: _Options) -> None:
