@@ -155,7 +155,7 @@ def test_features_are_the_largest_and_the_mean_value_of_the_bottleneck() -> None
     kept: list[torch.Tensor] = []
     network.encoder[-1].register_forward_hook(lambda _module, _inputs, output: kept.append(output))
     found = network.features(torch.randn(2, 1, 16, 24))
-    assert found.shape == (2, network.feature_count) == (2, 32)
+    assert found.shape == (2, network.feature_channels) == (2, 32)
     assert torch.equal(found[:, :16], kept[0].amax((2, 3)))
     assert torch.allclose(found[:, 16:], kept[0].mean((2, 3)))
 

@@ -21,14 +21,14 @@ class FeatureNetwork(nn.Module):
 
     Attributes:
         factor: Sides of images must be multiples of it.
-        feature_count: Length of a slice's features.
+        feature_channels: Length of a slice's features.
     """
 
     factor: int
-    feature_count: int
+    feature_channels: int
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """Images ``(B, 1, H, W)`` to features ``(B, feature_count)``."""
+        """Images ``(B, 1, H, W)`` to features ``(B, feature_channels)``."""
         raise NotImplementedError
 
 
@@ -69,7 +69,7 @@ class StudyClassifier(nn.Module):
     def __init__(self, body: FeatureNetwork, classes: int, pooling: str) -> None:
         super().__init__()
         self.body = body
-        self.head = GatedAttention(body.feature_count, classes, pooling)
+        self.head = GatedAttention(body.feature_channels, classes, pooling)
 
     @property
     def factor(self) -> int:

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from ..settings import PYRAMID_LEVELS
 from ..settings import MaskRcnn
+from .attention import FeatureNetwork
 from .mask_head import GROUP
 from .mask_head import MaskHead
 from .mask_head import align
@@ -41,7 +42,7 @@ RESTORE_CHANNELS = 32
 Target = Mapping[str, torch.Tensor]
 
 
-class MaskRCNN(nn.Module):
+class MaskRCNN(FeatureNetwork):
     """Finds, names, outlines and, after distortion, restores instances.
 
     Parameters are named after parts, so that a transfer can choose: ``backbone.``, ``fpn.``, ``rpn.``, ``box_head.``,

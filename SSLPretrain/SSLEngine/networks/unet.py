@@ -42,7 +42,7 @@ class TaskUNet(FeatureNetwork):
         self.encoder = nn.ModuleList([body.input_block, *body.downsamples, body.bottleneck])
         self.decoder = body.upsamples
         self.factor = 2 ** (levels - 1)
-        self.feature_count = 2 * widths[-1]
+        self.feature_channels = 2 * widths[-1]
         self.pixel_heads = nn.ModuleDict({n: nn.Conv2d(widths[0], c, 1) for n, c in pixel_heads.items()})
         self.image_heads = nn.ModuleDict(
             {
@@ -59,7 +59,7 @@ class TaskUNet(FeatureNetwork):
         return levels[1:]
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """Largest value and mean of every channel of the bottleneck, ``(B, feature_count)``."""
+        """Largest value and mean of every channel of the bottleneck, ``(B, feature_channels)``."""
         bottleneck = self._encode(images)[-1]
         return torch.cat([bottleneck.amax((-2, -1)), bottleneck.mean((-2, -1))], dim=1)
 
