@@ -38,6 +38,8 @@ from SSLPanels.curves import show_few_labels  # noqa: E402
 from SSLPanels.follower import JobFollower  # noqa: E402
 from SSLPanels.follower import wait  # noqa: E402
 from SSLPanels.monitor import JobMonitor  # noqa: E402
+from SSLPanels.short_task import ShortTask  # noqa: E402
+from SSLPanels.target_pictures import TargetPictures  # noqa: E402
 from SSLPanels.workers import Workers  # noqa: E402
 from SSLPanels.workers import jobs_folder  # noqa: E402
 
@@ -138,6 +140,15 @@ class SSLPretrainLogic(ScriptedLoadableModuleLogic):
         pretexts = [name for name in self.availablePretexts() if getattr(parameters, name)]
         if not pretexts:
             raise ValueError(_("Nothing to learn is chosen; tick at least one line under 'What to learn from them'."))
+        return {**self.commonSettings(parameters), "pretext": pretexts}
+
+    @staticmethod
+    def commonSettings(parameters: Any) -> dict[str, Any]:
+        """The settings that do not depend on what is learned.
+
+        Raises:
+            ValueError: There is no such folder, or a further setting is not written as ``name=value``.
+        """
         if not parameters.cohort or not Path(parameters.cohort).is_dir():
             raise ValueError(_("There is no folder of exams at '{path}'; choose one.").format(path=parameters.cohort))
         settings: dict[str, Any] = {
@@ -146,7 +157,6 @@ class SSLPretrainLogic(ScriptedLoadableModuleLogic):
                 "labels_suffix": parameters.labelsSuffix,
                 "organ": parameters.preset.value,
             },
-            "pretext": pretexts,
             "grid": {"spacing_mm": parameters.spacing, "patch": parameters.patch},
             "schedule": {"steps": parameters.steps, "batch": parameters.batch},
             "seed": parameters.seed,
@@ -217,28 +227,10 @@ class SSLPretrainLogic(ScriptedLoadableModuleLogic):
         trial = {"data": {"path": str(Path(cohort).resolve())}, "init": str(Path(model).resolve())}
         return self.workers.run("study-labels", {"finetune": trial, "counts": list(counts), "seeds": seeds}, folder)
 
-    @staticmethod
-    def showTargets(study: str | Path, pretexts: Sequence[str]) -> str:
-        """Loads an exam and shows on its slices what the pretexts learn; returns what is shown, in words.
-
-        Raises:
-            StudyError: The exam cannot be read.
-        """
-        from SSLEngine.studies import read_study
-        from SSLPanels import targets
-        from SSLScene import exams
-        from SSLScene import layouts
-        from SSLScene import planes
-        from SSLScene import undo
-
-        token = "SSLPretrain preview"
-        undo.remove_all(slicer.mrmlScene, token)
-        exam = exams.load_study(slicer.mrmlScene, read_study(Path(study)), token)
-        layouts.show_views(slicer.mrmlScene, exam)
-        planes.show_planes(slicer.mrmlScene, exam)
-        what = targets.PLACE if list(pretexts) == ["location"] else targets.LINES
-        targets.show(exam, what)
-        return _("Shown on {name}: {what}.").format(name=exam.study.name, what=targets.names()[what])
+    def drawTargets(self, study: str | Path, settings: dict[str, Any] | None = None) -> Path:
+        """Draws in a job what each pretext looks for on an exam: a PNG each, named in its ``targets.json``."""
+        document = {"data": {"path": str(Path(study).resolve())}, **(settings or {})}
+        return self.workers.run("targets", {"study": str(Path(study).resolve()), "pretrain": document})
 
     def follow(self, folder: str | Path, onUpdate: Any = None, onFinished: Any = None) -> JobFollower:
         """Calls back while a job runs, whoever started it."""
@@ -309,7 +301,9 @@ class SSLPretrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = SSLPretrainLogic()
         self.monitor = JobMonitor(self.ui, self._onEvents, self._onJobFinished, self._onResume)
         self.curves = RunCurves(self.ui.lossPlotWidget, "SSLPretrain run")
-        self._task = JobFollower(onFinished=self._onTaskFinished)
+        self.targets = TargetPictures(self.ui, PRETEXTS)
+        buttons = ("inspect", "synthetic", "targetPreview", "probe", "forecast")
+        self._task = ShortTask([getattr(self.ui, f"{name}Button") for name in buttons], self._update)
         self._prepareWidgets()
         self._connect()
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
@@ -371,7 +365,6 @@ class SSLPretrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         available = self.logic.availablePretexts()
         for name in PRETEXTS:
             getattr(self.ui, f"{name}CheckBox").setVisible(name in available)
-        self.ui.targetLabel.setVisible(False)
         self.ui.lossPlotWidget.setVisible(False)
         self.ui.studyPlotWidget.setVisible(False)
         self._fillDevices([])
@@ -390,7 +383,7 @@ class SSLPretrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             (self.ui.openJobButton, self.onOpen),
         ):
             button.connect("clicked()", slot)
-        self.ui.cohortPathLineEdit.connect("currentPathChanged(QString)", lambda path: self._setText("cohort", path))
+        self.ui.cohortPathLineEdit.connect("currentPathChanged(QString)", self.onCohort)
         # Folder and Python belong to this machine, not to the scene: they are the application's settings.
         self.ui.jobsPathLineEdit.connect("currentPathChanged(QString)", self.logic.workers.useFolder)
         self.ui.pythonPathLineEdit.connect("currentPathChanged(QString)", self.logic.workers.usePython)
@@ -412,11 +405,17 @@ class SSLPretrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.ui.cohortPathLineEdit.currentPath = node.cohort
         ready = bool(node.cohort) and Path(node.cohort).is_dir()
         self.ui.startButton.enabled = ready
-        self.ui.forecastButton.enabled = ready
-        self.ui.inspectButton.enabled = ready
+        if not self._task.busy:
+            self.ui.forecastButton.enabled = ready
+            self.ui.inspectButton.enabled = ready
         hint = _("Starts the training in a process of its own. It goes on when this window is closed.")
         self.ui.startButton.toolTip = hint if ready else _("Choose a folder of exams first.")
         self._updateJobButtons()
+
+    def onCohort(self, path: str) -> None:
+        """Another folder of exams: pictures of the former ones would mislead."""
+        self._setText("cohort", path)
+        self.targets.clear()
 
     def onPreset(self, index: int) -> None:
         """The organ was changed by hand: its sensible settings replace the present ones."""
@@ -428,55 +427,68 @@ class SSLPretrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     # Short tasks, one at a time ---------------------------------------------------------------
 
-    def _runTask(self, kind: str, start: Callable[[], Path]) -> None:
-        """Starts a short job; what it has found is shown when it has ended."""
-        with slicer.util.tryWithErrorDisplay(_("The task could not be started."), waitCursor=True):
-            folder = start()
-            self._taskKind = kind
-            self._setBusy(True)
-            self._task.follow(folder)
-
-    def _setBusy(self, busy: bool) -> None:
-        for button in (self.ui.inspectButton, self.ui.probeButton, self.ui.forecastButton, self.ui.syntheticButton):
-            button.enabled = not busy
-
     def onInspect(self) -> None:
         """Looks at the exams."""
-        self.ui.studiesLabel.text = _("Reading the headers ...")
-        self._runTask(
-            "inspect", lambda: self.logic.inspect(self._parameterNode.cohort, self._parameterNode.labelsSuffix)
+        self._task.press(
+            self.ui.inspectButton,
+            self.ui.studiesLabel,
+            _("Reading the headers ..."),
+            lambda: self.logic.inspect(self._parameterNode.cohort, self._parameterNode.labelsSuffix),
+            lambda folder: self.showStudies(self.logic.document(folder, "inspect.json")),
         )
 
     def onSynthetic(self) -> None:
         """Makes synthetic exams and takes them as the cohort."""
-        self.ui.studiesLabel.text = _("Making synthetic exams ...")
-        self._runTask("phantom", lambda: self.logic.makeSyntheticExams(self._parameterNode.preset.value))
+        self._task.press(
+            self.ui.syntheticButton,
+            self.ui.studiesLabel,
+            _("Making synthetic exams ..."),
+            lambda: self.logic.makeSyntheticExams(self._parameterNode.preset.value),
+            self._onSyntheticExams,
+        )
+
+    def _onSyntheticExams(self, folder: Path) -> None:
+        self.logic.getParameterNode().cohort = str(folder / "exams")
+        # The panel may have been left meanwhile.
+        if self._parameterNode is not None:
+            self.onInspect()
 
     def onProbe(self) -> None:
         """Asks for the devices."""
-        self.ui.forecastLabel.text = _("Looking at the devices ...")
-        self._runTask("probe", self.logic.probe)
+        self._task.press(
+            self.ui.probeButton,
+            self.ui.forecastLabel,
+            _("Looking at the devices ..."),
+            self.logic.probe,
+            self._onProbed,
+        )
 
     def onForecast(self) -> None:
         """Makes two steps to forecast the whole."""
-        self.ui.forecastLabel.text = _("Making two steps ...")
-        self._runTask("forecast", lambda: self.logic.probe(self.logic.settings(self._parameterNode)))
+        self._task.press(
+            self.ui.forecastButton,
+            self.ui.forecastLabel,
+            _("Making two steps ..."),
+            lambda: self.logic.probe(self.logic.settings(self._parameterNode)),
+            self._onProbed,
+        )
 
-    def _onTaskFinished(self, status: jobs.Status) -> None:
-        folder, kind = self._task.folder, self._taskKind
-        self._setBusy(False)
-        self._update()
-        if status.state != jobs.FINISHED:
-            self.ui.studiesLabel.text = self.ui.forecastLabel.text = ""
-            slicer.util.errorDisplay(wording.failure(folder, status))
-        elif kind == "inspect":
-            self.showStudies(self.logic.document(folder, "inspect.json"))
-        elif kind == "phantom":
-            self.logic.getParameterNode().cohort = str(folder / "exams")
-            if self._parameterNode is not None:
-                self.onInspect()
-        else:
-            self.showDevices(self.logic.document(folder, "probe.json"))
+    def _onProbed(self, folder: Path) -> None:
+        self.showDevices(self.logic.document(folder, "probe.json"))
+
+    def onTargetPreview(self) -> None:
+        """Draws on the selected exam what the network would have to find."""
+        path = tables.key(self.ui.studiesTable, self.ui.studiesTable.currentRow())
+        if path is None:
+            slicer.util.infoDisplay(_("Select an exam in the table first."))
+            return
+        self._task.press(
+            self.ui.targetPreviewButton,
+            self.ui.targetLabel,
+            _("Drawing ..."),
+            lambda: self.logic.drawTargets(path, self.logic.commonSettings(self._parameterNode)),
+            self.targets.show,
+        )
 
     def showStudies(self, document: dict[str, Any]) -> None:
         """Fills the table of exams."""
@@ -515,17 +527,6 @@ class SSLPretrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onDevice(self, index: int) -> None:
         """A device was chosen."""
         self._setText("device", self.ui.deviceComboBox.itemData(index))
-
-    def onTargetPreview(self) -> None:
-        """Shows on the selected exam what the network will have to find."""
-        path = tables.key(self.ui.studiesTable, self.ui.studiesTable.currentRow())
-        if path is None:
-            slicer.util.infoDisplay(_("Select an exam in the table first."))
-            return
-        pretexts = [name for name in self.logic.availablePretexts() if getattr(self._parameterNode, name)]
-        with slicer.util.tryWithErrorDisplay(_("The targets could not be shown."), waitCursor=True):
-            self.ui.targetLabel.text = self.logic.showTargets(path, pretexts)
-            self.ui.targetLabel.setVisible(True)
 
     # The run ----------------------------------------------------------------------------------
 

@@ -50,6 +50,9 @@ SILENCE_S = 600.0
 #: How much of the end of the event file is enough to know the state.
 TAIL_BYTES = 1 << 17
 
+#: The rate of a job is taken over at least this time.
+RATE_S = 20.0
+
 #: Children started from here, so that finished ones are reaped and not left as zombies.
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
@@ -190,7 +193,7 @@ def start(folder: Path, python: Sequence[str] | None = None, environment: Mappin
     if sys.platform == "win32":
         options = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
     try:
-        with (folder / LOG_FILE).open("ab") as log:
+        with (folder / LOG_FILE).open("ab") as log, _term_held_back():
             child = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -204,8 +207,21 @@ def start(folder: Path, python: Sequence[str] | None = None, environment: Mappin
         msg = f"The worker could not be started with {command[0]} ({error.strerror}); check the path of that Python."
         raise JobError(msg) from None
     _children[child.pid] = child
-    _write_worker(folder, child.pid)
+    _write_worker(folder, child.pid, group=child.pid)
     return child.pid
+
+
+@contextlib.contextmanager
+def _term_held_back() -> Iterator[None]:
+    """A child that is started meanwhile gets a SIGTERM only when it can obey it (see :func:`worker`)."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def resume(folder: Path, python: Sequence[str] | None = None, environment: Mapping[str, str] | None = None) -> int:
@@ -240,7 +256,7 @@ def _signal(folder: Path, number: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         group = os.getpgid(pid)
         # A worker started in a terminal shares the shell's group: then only itself is meant.
-        if group == pid and group != os.getpgid(0):
+        if group == worker.get("group") and group != os.getpgid(0):
             os.killpg(group, number)
         else:
             os.kill(pid, number)
@@ -404,8 +420,8 @@ def _worker(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def _write_worker(folder: Path, pid: int) -> None:
-    document = {"pid": pid, "time": time.time(), "born": _birth(pid), "host": socket.gethostname()}
+def _write_worker(folder: Path, pid: int, group: int | None) -> None:
+    document = {"pid": pid, "time": time.time(), "born": _birth(pid), "host": socket.gethostname(), "group": group}
     write_json(folder / WORKER_FILE, document)
 
 
@@ -452,7 +468,8 @@ class Reporter:
     def __init__(self, folder: Path | None, echo: bool = False) -> None:
         self.folder = folder
         self._echo = echo
-        self._marks: deque[tuple[float, int]] = deque(maxlen=32)
+        self._marks: deque[tuple[float, int]] = deque()
+        self._begun = 0.0
         self._last = 0.0
         self._asked = False
 
@@ -466,9 +483,16 @@ class Reporter:
             print(_sentence(name, fields), flush=True)
 
     def progress(self, step: int, steps: int, loss: float | None = None, message: str | None = None) -> None:
-        """Reports progress at most twice a second, with the rate and the remaining time of late."""
+        """Reports progress at most twice a second, with the rate and the remaining time of late.
+
+        "Of late" is the last half of the time so far, and at least :data:`RATE_S`: long enough to hold what comes
+        between the steps now and then, such as validation.
+        """
         now = time.monotonic()
+        self._begun = self._begun or now
         self._marks.append((now, step))
+        while len(self._marks) > 2 and self._marks[1][0] < now - max(RATE_S, (now - self._begun) / 2):
+            self._marks.popleft()
         if now - self._last < 0.5 and step < steps:
             return
         self._last = now
@@ -523,16 +547,24 @@ def worker(folder: Path, echo: bool = True) -> Iterator[Reporter]:
     if known and known["pid"] != os.getpid() and known.get("host") == here and _alive(known) and not _is_parent(known):
         msg = f"The job in {folder} is being run by process {known['pid']}; stop it first."
         raise JobError(msg)
-    _write_worker(folder, os.getpid())
+    _write_worker(folder, os.getpid(), _own_group(known))
     _clear_up(folder)
     reporter = Reporter(folder, echo)
     previous = signal.signal(signal.SIGTERM, reporter.request_stop)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     try:
         yield reporter
     finally:
         signal.signal(signal.SIGTERM, previous)
         if reporter.stop_requested():
             (folder / STOP_FILE).unlink(missing_ok=True)
+
+
+def _own_group(known: Mapping[str, Any] | None) -> int | None:
+    """The process group that was made for this worker (and its launcher), None where it shares another's."""
+    group = os.getpgrp() if hasattr(os, "getpgrp") else None
+    return group if known is not None and group is not None and known.get("group") == group else None
 
 
 def _clear_up(folder: Path) -> None:

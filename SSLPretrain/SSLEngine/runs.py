@@ -103,9 +103,12 @@ def gather(
 
     Raises:
         StudyError: No slice is left.
+        Cancelled: A stop was asked for.
     """
     records: list[Record] = []
     for number, study in enumerate(studies):
+        if reporter.stop_requested():
+            raise jobs.Cancelled
         try:
             found = list(study_records(study, pretexts, grid, classes))
         except StudyError as error:

@@ -59,12 +59,14 @@ class Sample:
         given: The network's input, ``(P, P)``.
         target: What is to be found.
         output: What the network finds; None without a network.
+        changed: Whether the task has changed the input.
     """
 
     title: str
     given: Array
     target: Any
     output: Any = None
+    changed: bool = False
 
 
 def write_samples(run: Run, network: nn.Module, folder: Path, step: int) -> None:
@@ -102,7 +104,9 @@ def write_samples(run: Run, network: nn.Module, folder: Path, step: int) -> None
 
 
 def write_targets(task: Drawn, slices: SliceSet, patch: int, path: Path) -> bool:
-    """Writes a picture of a pretext's input and target on two slices; False where no slice has a target.
+    """Writes a picture of a pretext's input and target; False where no slice has a target.
+
+    A task that leaves the input alone is shown on a second slice too, of another role where there is one.
 
     Args:
         task: The pretext.
@@ -113,6 +117,7 @@ def write_targets(task: Drawn, slices: SliceSet, patch: int, path: Path) -> bool
     samples = take(task, slices, spread(slices, with_target(slices, task, torch.arange(len(slices))), 2), patch)
     if not samples:
         return False
+    samples = samples[:1] if samples[0].changed else samples
     figure, axes = _tiles(1, 1 + len(samples))
     _name(axes[0, 0], f"{samples[0].title}: what it sees").imshow(samples[0].given, cmap="gray")
     for item, sample in zip(axes[0, 1:], samples, strict=True):
@@ -161,18 +166,23 @@ def take(
         with torch.no_grad():
             # The same seed distorts the same way: the answer belongs to the input that is shown.
             output, _ = answers(network, batch, [task], step_generator(seed, 0, 0))[task.name]
-    infos = [slices.infos[i] for i in chosen.tolist()]
-    return [
-        Sample(f"{info.role.upper()} {info.index + 1}", _numpy(own.images[k, 0]), _numpy(target[k]), _numpy(output, k))
-        for k, info in enumerate(infos)
-    ]
+    found = []
+    for k, info in enumerate(slices.infos[i] for i in chosen.tolist()):
+        answer = None if output is None else _numpy(output[k])
+        found.append(
+            Sample(
+                title=f"{info.role.upper()} {info.index + 1}",
+                given=_numpy(own.images[k, 0]),
+                target=_numpy(target[k]),
+                output=answer,
+                changed=own.images is not batch.images,
+            )
+        )
+    return found
 
 
-def _numpy(values: torch.Tensor | None, index: int | None = None) -> Any:
-    if values is None:
-        return None
-    chosen = values if index is None else values[index]
-    return chosen.float().cpu().numpy() if chosen.is_floating_point() else chosen.cpu().numpy()
+def _numpy(values: torch.Tensor) -> Any:
+    return values.float().cpu().numpy() if values.is_floating_point() else values.cpu().numpy()
 
 
 def _tiles(rows: int, columns: int) -> tuple[Figure, Any]:

@@ -23,6 +23,7 @@ from .settings import SettingsError
 INSPECT_FILE = "inspect.json"
 PROBE_FILE = "probe.json"
 RESULT_FILE = "result.json"
+TARGETS_FILE = "targets.json"
 #: Steps of a forecast; the first one warms up and does not count.
 FORECAST_STEPS = 3
 
@@ -132,6 +133,36 @@ def planes(reporter: Reporter, model: str, input: str, device: str = "auto", lab
     return f"Found {len(document['planes'])} planes of {input}"
 
 
+def targets(reporter: Reporter, study: str, pretrain: Mapping[str, Any]) -> str:
+    """Draws what each pretext would have a network find on slices of a study.
+
+    Leaves a PNG for each pretext that has a target there, and ``targets.json``: its name by pretext, null for the
+    others. ``pretrain`` holds the settings of a pretraining; which pretexts it names does not matter.
+    """
+    import torch
+
+    from .pretext import TASKS as PRETEXTS
+    from .pretext import make_pretexts
+    from .runs import gather
+    from .samples import write_targets
+    from .settings import Pretrain
+    from .settings import parse
+    from .studies import read_study
+
+    folder = _folder(reporter)
+    settings = parse({**pretrain, "pretext": list(PRETEXTS)}, Pretrain)
+    pretexts = make_pretexts(settings.pretext, settings)
+    exam = read_study(Path(study), labels_suffix=settings.data.labels_suffix)
+    slices = gather([exam], pretexts, settings.grid, [], torch.device("cpu"), reporter)
+    pictures: dict[str, str | None] = {}
+    for number, task in enumerate(pretexts):
+        _tell(reporter)(number, len(pretexts), task.name)
+        file = f"{task.name}.png"
+        pictures[task.name] = file if write_targets(task, slices, settings.grid.patch, folder / file) else None
+    jobs.write_json(folder / TARGETS_FILE, pictures)
+    return f"Drew what {len(pretexts)} pretexts look for on {exam.name}"
+
+
 def export(reporter: Reporter, source: str, segmentation: str, out: str) -> str:
     """Writes a segmentation as DICOM SEG."""
     from .dicom_seg import write_dicom_seg
@@ -223,6 +254,7 @@ TASKS: dict[str, Callable[..., str]] = {
     "phantom": phantom,
     "segment": segment,
     "planes": planes,
+    "targets": targets,
     "export": export,
     "probe": probe,
 }

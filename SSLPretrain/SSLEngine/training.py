@@ -382,12 +382,13 @@ def train(run: Run, reporter: Reporter, rank: int = 0, world: int = 1) -> Net:
         if world > 1:
             _share_gradients(run.network, world)
         nn.utils.clip_grad_norm_(run.network.parameters(), MAX_GRADIENT)
+        value = _finite(loss, step, world)
         optimiser.step()
         _follow(average, run.network, run.schedule.average, step)
         done = step + 1
         if rank != 0:
             continue
-        reporter.progress(done, steps, _finite(loss, step))
+        reporter.progress(done, steps, value)
         if done % validate_every == 0 or done == steps:
             _look(run, average, reporter, done)
         if folder and done < steps and _checkpoint_due(run.schedule, done, saved):
@@ -412,8 +413,17 @@ def _look(run: Run, average: nn.Module, reporter: Reporter, done: int) -> None:
         write_samples(run, average, reporter.folder, done)
 
 
-def _finite(loss: torch.Tensor, step: int) -> float:
-    value = float(loss.detach())
+def _finite(loss: torch.Tensor, step: int, world: int) -> float:
+    """The mean loss of all processes.
+
+    Raises:
+        FloatingPointError: That of any is not finite; every process learns it at the same step, before the weights do.
+    """
+    mean = loss.detach().clone()
+    if world > 1:
+        distributed.all_reduce(mean)
+        mean /= world
+    value = float(mean)
     if not math.isfinite(value):
         msg = f"The loss is {value} at step {step}; lower schedule.rate, then resume or start again."
         raise FloatingPointError(msg)

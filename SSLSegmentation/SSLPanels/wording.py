@@ -49,6 +49,7 @@ def kinds() -> dict[str, str]:
         "probe": _("Looking at the devices"),
         "phantom": _("Making synthetic exams"),
         "planes": _("Predicting planes"),
+        "targets": _("Drawing targets"),
         "export": _("Exporting"),
     }
 
@@ -66,6 +67,14 @@ def progress(status: jobs.Status) -> str:
     if status.memory_bytes:
         parts.append(size(status.memory_bytes))
     return ", ".join(parts)
+
+
+def task(status: jobs.Status) -> str:
+    """How far a short job is: what it has in hand, and how much of all is done."""
+    parts = [status.message, _("{done} of {all}").format(done=status.step, all=status.steps)]
+    if status.eta_s is not None and status.eta_s > 5:
+        parts.append(_("about {time} left").format(time=duration(status.eta_s)))
+    return ", ".join(filter(None, parts))
 
 
 def forecast(document: Mapping[str, Any]) -> str:

@@ -293,3 +293,53 @@ def test_a_second_term_signal_only_asks_again(folder: Path) -> None:
         assert reporter.stop_requested()
         reporter.event("cancelled")
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_term_signal_before_the_worker_is_ready_stops_it_in_order(folder: Path, python: list[str]) -> None:
+    """The signal comes while Python is still starting; it must not end as a worker that died without a word."""
+    jobs.start(folder, python)
+    jobs.terminate(folder)
+    until(lambda: state(folder) != jobs.RUNNING)
+    assert state(folder) == jobs.CANCELLED
+    assert [e["event"] for e in jobs.Events(folder).new()] == ["queued", "started", "cancelled"]
+
+
+#: A launcher as PythonSlicer is one: the worker is its child, and has a child itself. Neither obeys.
+LAUNCHED = """
+import os, signal, subprocess, sys, time
+from pathlib import Path
+from SSLEngine import jobs
+if os.environ.get("LAUNCHED"):
+    with jobs.worker(Path(sys.argv[5])) as reporter:
+        helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        reporter.event("started", message=str(helper.pid))
+        time.sleep(600)
+else:
+    subprocess.call([sys.executable, *sys.argv], env={**os.environ, "LAUNCHED": "1"})
+"""
+
+
+def test_kill_ends_the_whole_tree_under_a_launcher(folder: Path, tmp_path: Path) -> None:
+    script = tmp_path / "launcher.py"
+    script.write_text(LAUNCHED, encoding="utf-8")
+    launcher = jobs.start(folder, [sys.executable, str(script)])
+    until(lambda: jobs.status(folder).message != "")
+    worker, helper = jobs.status(folder).pid, int(jobs.status(folder).message)
+    assert worker is not None
+    assert len({launcher, worker, helper}) == 3
+    jobs.kill(folder)
+    until(lambda: state(folder) == jobs.LOST)
+    until(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() and jobs._birth(pid) for pid in (worker, helper)))
+
+
+def test_the_remaining_time_counts_what_comes_between_the_steps(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of 1 s and every tenth one 11 s: on average 2 s a step, wherever one looks after the first few."""
+    clock = [1000.0]
+    monkeypatch.setattr(jobs.time, "monotonic", lambda: clock[0])
+    reporter = jobs.Reporter(folder)
+    for step in range(1, 401):
+        clock[0] += 11.0 if step % 10 == 0 else 1.0
+        reporter.progress(step, 1000)
+        if step >= 50:
+            eta = jobs.Events(folder).new()[-1]["eta_s"]
+            assert eta == pytest.approx(2.0 * (1000 - step), rel=0.25)

@@ -201,29 +201,58 @@ def test_looks_at_exams(window: Window, exams: Path) -> None:
     panel.ui.cohortPathLineEdit.currentPath = str(exams)
     assert panel.ui.startButton.enabled
     panel.ui.inspectButton.click()
-    assert not panel.ui.inspectButton.enabled
+    assert panel.ui.inspectButton.text == "Cancel"
+    assert not panel.ui.probeButton.enabled, "one short task at a time"
     window.spin(lambda: panel.ui.studiesTable.rowCount == 3)
     assert "3 exams, 3 with labels" in panel.ui.studiesLabel.text
     assert "SAX" in panel.ui.studiesTable.item(0, 1).text()
-    assert panel.ui.inspectButton.enabled
+    window.spin(lambda: panel.ui.inspectButton.text == "Look at the exams")
     window.picture(panel, "pretrain-exams")
 
 
-def test_shows_targets_on_the_users_own_slices(window: Window) -> None:
+def test_draws_every_target_on_the_users_own_slices(window: Window) -> None:
     panel = window.pretrain
-    panel.ui.studiesTable.selectRow(0)
-    before = window.count("vtkMRMLScalarVolumeNode")
+    nodes = window.scene.GetNumberOfNodes()
+    pulse = Pulse()
     panel.ui.targetPreviewButton.click()
-    assert not pythonqt.slot_errors
-    assert "crossing lines" in panel.ui.targetLabel.text
-    assert window.count("vtkMRMLScalarVolumeNode") > before
-    composite = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceCompositeNode()
-    assert composite.GetForegroundVolumeID(), "the target lies over the short-axis slice"
-    from SSLScene import undo
+    assert "Select an exam" in window.application.messages[-1][1]
+    panel.ui.studiesTable.selectRow(0)
+    panel.ui.targetPreviewButton.click()
+    assert panel.ui.targetPreviewButton.text == "Cancel"
+    assert not panel.ui.inspectButton.enabled
+    window.spin(lambda: panel.ui.targetPreviewButton.text != "Cancel")
+    pulse.stop()
+    for name in panel.logic.availablePretexts():
+        label = getattr(panel.ui, f"{name}TargetLabel")
+        assert not label._real.isHidden(), name
+        assert label.pixmap is not None
+        assert label.pixmap.height() > 100, name
+    assert window.scene.GetNumberOfNodes() == nodes
+    window.picture(panel, "pretrain-targets", 2100)
 
-    undo.remove_all(window.scene, "SSLPretrain preview")
-    undo.remove_all(window.scene, "SSLPretrain preview targets")
-    assert window.count("vtkMRMLScalarVolumeNode") == before
+
+def test_says_where_a_target_does_not_exist(window: Window, tmp_path: Path) -> None:
+    panel = window.pretrain
+    jobs.write_json(tmp_path / "targets.json", {"positions": None, "crossings": "../outside.png"})
+    panel.targets.show(tmp_path)
+    assert "nothing to find" in panel.ui.positionsTargetLabel.text
+    assert panel.ui.locationTargetLabel._real.isHidden()
+    panel.targets.clear()
+    assert panel.ui.positionsTargetLabel._real.isHidden()
+
+
+def test_a_short_task_is_cancelled_by_its_button(window: Window) -> None:
+    panel = window.pretrain
+    cohort = panel._parameterNode.cohort
+    panel.ui.syntheticButton.click()
+    assert panel.ui.syntheticButton.text == "Cancel"
+    window.spin(lambda: " of 12" in panel.ui.studiesLabel.text)
+    panel.ui.syntheticButton.click()
+    assert not panel.ui.syntheticButton.enabled
+    window.spin(lambda: panel.ui.syntheticButton.text == "Make synthetic exams")
+    assert panel.ui.studiesLabel.text == "Stopped."
+    assert panel.ui.inspectButton.enabled
+    assert panel._parameterNode.cohort == cohort
 
 
 def test_probes_the_devices(window: Window) -> None:

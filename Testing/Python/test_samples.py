@@ -160,11 +160,16 @@ def test_slices_without_a_target_are_passed_over() -> None:
     assert samples.with_target(slices, Segmentation(1), torch.arange(4)).tolist() == [1, 3]
 
 
-def test_a_target_picture_is_written_only_where_there_is_one(tmp_path: Path) -> None:
+def test_a_target_picture_is_written_only_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = Halves()
     slices = slice_set([("sax", k) for k in range(4)], [False] * 4)
     assert not samples.write_targets(task, slices, PATCH, tmp_path / "a.png")
     assert not list(tmp_path.iterdir())
     assert samples.write_targets(task, slice_set([("sax", 0), ("sax", 1)]), PATCH, tmp_path / "a.png")
+    # A task that changes its input is shown on one slice: input and target.
+    assert png_size(tmp_path / "a.png")[0] == 402
+    assert len(task.drawn) == 1
+    monkeypatch.setattr(task, "distort", lambda batch, generator: None)
+    assert samples.write_targets(task, slice_set([("sax", 0), ("sax", 1)]), PATCH, tmp_path / "a.png")
     assert png_size(tmp_path / "a.png")[0] == 600
-    assert len(task.drawn) == 2
+    assert len(task.drawn) == 3

@@ -339,3 +339,35 @@ def test_a_patch_that_the_network_cannot_halve_is_refused(patch: int) -> None:
     run.patch = patch
     with pytest.raises(SettingsError, match=r"grid\.patch is .* multiple of 8 for network\.widths of 4 levels"):
         train(run, Reporter(None))
+
+
+NOT_FINITE_ON_THE_SECOND = """
+import os, sys, torch
+from SSLEngine import training
+from SSLEngine.__main__ import main
+
+kept = training.step_loss
+
+
+def step_loss(run, step, rank, world):
+    loss = kept(run, step, rank, world)
+    return loss * float("nan") if rank == 1 and step == 2 else loss
+
+
+training.step_loss = step_loss
+sys.exit(main())
+"""
+
+
+def test_a_loss_that_one_process_finds_not_finite_ends_all(toy_cohort: Path, tiny: list[str], tmp_path: Path) -> None:
+    script = tmp_path / "one.py"
+    script.write_text(NOT_FINITE_ON_THE_SECOND)
+    job = tmp_path / "job"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    command = [*torchrun, *arguments(toy_cohort, tiny, job, steps=400)]
+    done = subprocess.run(command, check=False, env=engine_environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode != 0
+    status = jobs.status(job)
+    assert status.state == jobs.FAILED
+    assert "at step 2; lower schedule.rate" in status.message
+    assert not (job / jobs.MODEL_FILE).exists()
