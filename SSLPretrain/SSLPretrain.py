@@ -568,8 +568,9 @@ class SSLPretrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.showComparison(folder)
 
     def showComparison(self, folder: Path) -> None:
-        """Plots a few-label study: mean Dice over the number of labels, pretrained and from scratch."""
-        summary = self.logic.document(folder, "results.json").get("summary", [])
+        """Plots a few-label study: mean score over the number of labels, pretrained and from scratch."""
+        document = self.logic.document(folder, "results.json")
+        summary = document.get("summary", [])
         self.ui.studyPlotWidget.setVisible(bool(summary))
         if summary:
             names = {"pretrained": _("pretrained"), "scratch": _("from scratch")}
@@ -577,7 +578,8 @@ class SSLPretrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 name: {entry["count"]: entry[arm] for entry in summary if entry.get(arm) is not None}
                 for arm, name in names.items()
             }
-            show_few_labels(self.ui.studyPlotWidget, curves)
+            score = _("AUC") if document.get("target") == "classification" else _("mean Dice")
+            show_few_labels(self.ui.studyPlotWidget, curves, score)
 
     # All jobs ---------------------------------------------------------------------------------
 

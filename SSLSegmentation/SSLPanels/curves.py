@@ -99,18 +99,19 @@ def flat(scores: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def show_few_labels(
-    widget: Any, curves: Mapping[str, Mapping[int, float]], token: str = "SSLSegmentation.FewLabels"
+    widget: Any, curves: Mapping[str, Mapping[int, float]], score: str, token: str = "SSLSegmentation.FewLabels"
 ) -> Any:
     """Shows the mean score over the number of labelled exams, one curve a way of training.
 
     Args:
         widget: A ``qMRMLPlotWidget``.
         curves: Mean score by number of labels, by name of the way.
+        score: Name of the score.
         token: Owner of the nodes.
     """
     undo.remove_all(slicer.mrmlScene, token)
     x = _("labelled exams")
-    chart = charts.add_chart(slicer.mrmlScene, _("Few-label study"), x, list(curves), _("mean Dice"), token)
+    chart = charts.add_chart(slicer.mrmlScene, _("Few-label study"), x, list(curves), score, token)
     counts = sorted({count for curve in curves.values() for count in curve})
     chart.append([{x: count, **{name: c[count] for name, c in curves.items() if count in c}} for count in counts])
     show(widget, chart.chart, token)

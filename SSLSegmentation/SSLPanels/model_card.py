@@ -46,14 +46,17 @@ def can_segment(card: Mapping[str, Any]) -> bool:
 
 def describe(card: Mapping[str, Any]) -> str:
     """The card as a few lines of HTML."""
-    kind = _("Segments") if can_segment(card) else _("Pretrained; fine-tune it before it can segment")
-    labels = ", ".join(str(entry["name"]) for entry in card.get("labels", []))
+    kind, what = _("Pretrained; fine-tune it before it can segment"), ""
+    if can_segment(card):
+        kind, what = _("Segments"), ", ".join(str(entry["name"]) for entry in card["labels"])
+    elif card.get("kind") == "classification":
+        kind, what = _("Tells the class of an exam"), ", ".join(str(name) for name in card.get("groups", []))
     grid = card.get("grid", {})
     provenance = card.get("provenance", {})
     subjects = provenance.get("subjects") or []
     scores = [f"{name} {value:.3g}" for name, value in flat(card.get("scores", {})).items() if isinstance(value, float)]
     rows = {
-        kind: labels,
+        kind: what,
         _("Organ"): card.get("organ", ""),
         _("Views"): ", ".join(role.upper() for role in card.get("roles", [])),
         _("Spacing"): f"{grid['spacing_mm']:g} mm" if "spacing_mm" in grid else "",

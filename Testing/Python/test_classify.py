@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from SSLEngine import few_labels
 from SSLEngine.__main__ import main
@@ -357,6 +359,19 @@ def test_weights_of_a_pretrained_network_are_carried_over_and_can_stay_frozen(
     # And on to another fine-tuning: what it starts from is the network without the head.
     again = Start.read(str(model))
     assert again.weights.keys() == state.keys()
+
+
+def test_a_resumed_run_goes_the_way_of_the_unbroken_one(groups_cohort: Path, tmp_path: Path) -> None:
+    changes = {"labelled": 6, "schedule": {"steps": 6, "batch": 16, "checkpoint_every": 3}}
+    models = []
+    for name in ("unbroken", "resumed"):
+        job = tmp_path / name
+        job.mkdir()
+        if name == "resumed":
+            # All that a killed worker left.
+            shutil.copy(tmp_path / "unbroken" / "checkpoint-0000003.pt", job)
+        models.append(load_file(finetune_classifier(settings(groups_cohort, **changes), Reporter(job))))
+    assert all(torch.equal(models[0][k], v) for k, v in models[1].items())
 
 
 def test_what_makes_no_sense_is_refused(groups_cohort: Path, toy_cohort: Path, tmp_path: Path) -> None:

@@ -386,9 +386,14 @@ def test_compares_with_training_from_scratch(
     parsed = parse(settings, KINDS[kind])
     assert parsed.counts == (1, 2)  # type: ignore[attr-defined]
     summary = [{"count": 1, "scratch": 0.5, "pretrained": 0.7}, {"count": 2, "scratch": 0.6, "pretrained": 0.75}]
+    jobs.write_json(tmp_path / "results.json", {"target": "classification", "summary": summary})
+    panel.showComparison(tmp_path)
+    chart = panel.ui.studyPlotWidget.mrmlPlotViewNode().GetPlotChartNode()
+    assert chart.GetYAxisTitle() == "AUC"
     jobs.write_json(tmp_path / "results.json", {"summary": summary})
     panel.showComparison(tmp_path)
     chart = panel.ui.studyPlotWidget.mrmlPlotViewNode().GetPlotChartNode()
+    assert chart.GetYAxisTitle() == "mean Dice"
     assert chart.GetNumberOfPlotSeriesNodes() == 2
     assert slicer.util.arrayFromTableColumn(chart.GetNthPlotSeriesNode(0).GetTableNode(), "pretrained").tolist() == [
         0.7,
@@ -397,6 +402,15 @@ def test_compares_with_training_from_scratch(
     from SSLScene import undo
 
     undo.remove_all(window.scene, "SSLSegmentation.FewLabels")
+
+
+def test_the_card_of_a_classification_model_names_its_classes(window: Window) -> None:
+    from SSLPanels.model_card import can_segment
+    from SSLPanels.model_card import describe
+
+    card = {"kind": "classification", "groups": ["normal", "<b>thick</b>"], "labels": []}
+    assert not can_segment(card)
+    assert describe(card) == "<b>Tells the class of an exam</b> normal, &lt;b&gt;thick&lt;/b&gt;"
 
 
 @pytest.mark.parametrize(
