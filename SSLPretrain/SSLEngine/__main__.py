@@ -49,7 +49,14 @@ def phantom(arguments: argparse.Namespace) -> int:
         print(f"{done} of {total} {message}".rstrip(), file=sys.stderr, flush=True)
 
     folders = write_cohort(
-        arguments.organ, arguments.studies, arguments.seed, Path(arguments.out), arguments.format, progress=show
+        arguments.organ,
+        arguments.studies,
+        arguments.seed,
+        Path(arguments.out),
+        arguments.format,
+        progress=show,
+        lesion=arguments.lesion,
+        group=arguments.group,
     )
     _say(arguments, {"studies": [str(f) for f in folders]}, f"Wrote {len(folders)} studies to {arguments.out}")
     return jobs.EXIT_FINISHED
@@ -463,6 +470,8 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--out", required=True, metavar="DIR")
     sub.add_argument("--format", choices=("nifti", "dicom"), default="nifti")
+    sub.add_argument("--lesion", metavar="NAME", help="in every exam: infarct (heart), effusion or metal; none without")
+    sub.add_argument("--group", metavar="NAME", help="subjects of one group only, for instance normal")
 
     sub = verb("inspect", inspect)
     sub.add_argument("path", metavar="PATH")

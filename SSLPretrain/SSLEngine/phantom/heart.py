@@ -18,6 +18,8 @@ import numpy.typing as npt
 from ..geometry import Array
 from .chest import Chest
 from .chest import draw_chest
+from .shapes import LESION
+from .shapes import AnyFloats
 from .shapes import Canvas
 from .shapes import Floats
 from .shapes import Labels
@@ -76,6 +78,19 @@ class Bulge:
 
 
 @dataclass(frozen=True)
+class Scar:
+    """An infarct: wall that is thinned and has another signal.
+
+    Attributes:
+        region: Where it lies, and how much of the wall is missing in its middle.
+        signal: Signal relative to blood.
+    """
+
+    region: Bulge
+    signal: float
+
+
+@dataclass(frozen=True)
 class HeartShape:
     """One subject's heart; lengths in mm at end-diastole.
 
@@ -98,6 +113,9 @@ class HeartShape:
         fat: Thickness of the fat round the heart.
         papillary: Radius of the papillary muscles.
         trabeculae: Roughness of the cavity's surface.
+        scar: An infarct, which is a lesion; the regional wall of the population's groups is none.
+        effusion: Thickness of fluid in the pericardium where it is thickest, a lesion; 0 for none.
+        effusion_signal: Its signal relative to blood.
     """
 
     group: str
@@ -118,6 +136,9 @@ class HeartShape:
     fat: float
     papillary: float
     trabeculae: float
+    scar: Scar | None = None
+    effusion: float = 0.0
+    effusion_signal: float = 1.0
 
     def to_patient(self, points: npt.ArrayLike) -> Array:
         """Heart coordinates ``(..., 3)`` to LPS mm."""
@@ -161,9 +182,16 @@ def _truncated_volume(radius: float, half: float, start: float) -> float:
     return float(np.pi * radius**2 * ((half - half / 3) - (start - start**3 / (3 * half**2))))
 
 
-def draw_heart(rng: np.random.Generator, depth: float) -> HeartShape:
-    """Draws one subject from the population; ``depth`` is half the depth of the chest inside the ribs."""
-    group = str(rng.choice(GROUPS, p=GROUP_SHARES))
+def draw_heart(rng: np.random.Generator, depth: float, group: str | None = None) -> HeartShape:
+    """Draws one subject from the population, or from one of its groups.
+
+    Args:
+        rng: Source of chance.
+        depth: Half the depth of the chest inside the ribs, mm.
+        group: One of :data:`GROUPS`; drawn where it is None.
+    """
+    drawn = str(rng.choice(GROUPS, p=GROUP_SHARES))
+    group = drawn if group is None else group
     size = float(np.clip(rng.normal(1.0, 0.08), 0.8, 1.25))
     radius, length, wall = rng.normal(26, 1.7), rng.normal(87, 5), rng.normal(8.2, 1.0)
     shortening = (float(rng.uniform(0.26, 0.36)), float(rng.uniform(0.13, 0.19)))
@@ -260,7 +288,7 @@ class HeartBody:
         points = self.shape.to_patient(grid.T).T.astype(np.float32)
         canvas = Canvas(np.zeros(grid.shape[1], np.float32), np.zeros(grid.shape[1], np.uint8))
         _Moment(self, contraction).paint(canvas, self.place(points))
-        counts = np.bincount(canvas.label, minlength=AORTA + 1)
+        counts = np.bincount(canvas.label & (LESION - 1), minlength=AORTA + 1)
         return {
             value: float(counts[value] * step_mm**3 / 1000) for value in (LV, MYOCARDIUM, RV, LEFT_ATRIUM, RIGHT_ATRIUM)
         }
@@ -295,6 +323,8 @@ class _Moment:
         pad = ellipsoid(local, (24.0, 22.0, 0.9 * s.apex), (26.0, 20.0, 18.0))
         hull = blend(hull, pad + 8 - np.float32(1.5 * s.fat), 14.0)
         padded = hull - np.float32(s.fat) * (1 + np.float32(0.7) * lumps) - 0.8
+        if s.effusion:
+            self._paint_effusion(canvas, points, local, padded, grain)
         canvas.paint(padded - 1.2, t.muscle)
         canvas.paint(padded, np.float32(t.fat) * (np.float32(0.9) + np.float32(0.06) * grain))
         wall: Floats = np.float32(t.myocardium) * (1 + np.float32(0.12) * grain + np.float32(0.08) * swirl)
@@ -308,7 +338,10 @@ class _Moment:
         ridges = np.clip(local[2] / np.float32(0.4 * s.apex), 0.2, 1) * np.float32(1.6 * s.trabeculae)
         canvas.paint(np.maximum(right + ridges * grain, -epicardium), blood * np.float32(t.right_blood), RV)
         canvas.paint(np.maximum(epicardium, self.lv.base - 2.0 - local[2]), wall)
-        canvas.paint(np.maximum(epicardium, self.lv.base - local[2]), wall, MYOCARDIUM)
+        muscle = np.maximum(epicardium, self.lv.base - local[2])
+        canvas.paint(muscle, wall, MYOCARDIUM)
+        if s.scar is not None:
+            self._paint_scar(canvas, s.scar, local, muscle, lumps, grain)
         self._paint_cavity(canvas, local, grain, blood, wall)
         self._paint_valves(canvas, local)
         canvas.paint(pulmonary - 1.3, wall)
@@ -319,19 +352,52 @@ class _Moment:
         radius, half = self.lv.outer
         return ellipsoid(p, (0.0, 0.0, self.lv.centre), (radius, radius, half))
 
-    def _bulge(self, p: Floats) -> Floats:
-        """Depth in mm by which the cavity reaches into the wall."""
-        b = self.shape.bulge
+    def _paint_effusion(self, canvas: Canvas, points: Floats, p: Floats, padded: AnyFloats, grain: Floats) -> None:
+        """Fluid between the heart's own fat and the pericardium: it sinks to the back and spares the great vessels."""
+        sunk = np.clip((points[1] - np.float32(self.shape.origin[1])) / np.float32(90) + np.float32(0.5), 0.15, 1)
+        ending = np.clip((p[2] + 45) / 30, 0, 1)
+        fluid = padded - np.float32(self.shape.effusion) * sunk * ending
+        # Nothing but the descending aorta has a label yet, and it does not swim in the fluid.
+        free = (ending > 0.05) & (canvas.label == 0)
+        signal = np.float32(self.shape.effusion_signal) * (1 + np.float32(0.03) * grain)
+        canvas.paint(np.where(free, fluid - 2.2 * ending, np.float32(1e3)), self.tissues.muscle)
+        canvas.paint(np.where(free, fluid, np.float32(1e3)), signal, lesion=True)
+
+    def _paint_scar(self, canvas: Canvas, scar: Scar, p: Floats, muscle: Floats, lumps: Floats, grain: Floats) -> None:
+        """An infarct through the whole wall; its border is irregular."""
+        share = self._region(scar.region, p, 1.0) + np.float32(0.06) * lumps + np.float32(0.04) * grain
+        # A share falls from 0.5 to 0 within some 30 mm of the wall.
+        border = (np.float32(0.5) - share) * 30
+        value = np.float32(scar.signal) * (1 + np.float32(0.06) * grain)
+        canvas.paint(np.maximum(muscle, border), value, MYOCARDIUM, lesion=True)
+
+    def _region(self, b: Bulge, p: Floats, height: float) -> Floats:
+        """``height`` in the middle of a region of the wall, falling off to 0 away from it."""
         angle = np.arctan2(p[1], p[0]) - np.float32(b.angle)
         # 1 - cos is smooth all the way round, unlike the angle itself.
         round_axis = np.exp((np.cos(angle) - 1) / np.float32(b.width**2))
         along = np.exp(
             -(((p[2] / np.float32(self.shape.length) - np.float32(b.place)) / np.float32(b.length)) ** 2) / 2
         )
+        return np.float32(height) * round_axis * along
+
+    def _bulge(self, p: Floats) -> Floats:
+        """Depth in mm by which the cavity reaches into the wall."""
+        depth = self._region(self.shape.bulge, p, self._depth(self.shape.bulge))
+        if self.shape.scar is None:
+            return depth
+        # A scar ends; a region of the population's walls fades all the way round.
+        region = self.shape.scar.region
+        thinned = np.maximum(self._region(region, p, 1.25) - np.float32(0.25), 0)
+        # A wall keeps a rest even where two thin regions meet.
+        limit = np.float32(0.75 * (self.lv.outer[0] - self.lv.inner[0]))
+        return np.minimum(depth + np.float32(self._depth(region)) * thinned, limit)
+
+    def _depth(self, b: Bulge) -> float:
+        """How much of the wall is missing in a region's middle, mm."""
         thickness = self.lv.outer[0] - self.lv.inner[0]
         # Scar does not thicken: at end-systole more of the wall is missing than at rest.
-        depth = b.depth * thickness + max(b.depth, 0.0) * (thickness - self.shape.wall) * 0.5
-        return np.float32(depth) * round_axis * along
+        return b.depth * thickness + max(b.depth, 0.0) * (thickness - self.shape.wall) * 0.5
 
     def _paint_cavity(self, canvas: Canvas, p: Floats, grain: Floats, blood: Floats, wall: Floats) -> None:
         """The left ventricle's cavity; papillary muscles and trabeculae count to it, as in the field's contours."""
@@ -480,10 +546,10 @@ class _Moment:
             canvas.paint(np.maximum(aorta, np.abs(beyond) - 0.7), 0.6)
 
 
-def draw_body(rng: np.random.Generator) -> HeartBody:
-    """Draws one subject with heart, chest and contrast."""
+def draw_body(rng: np.random.Generator, group: str | None = None) -> HeartBody:
+    """Draws one subject with heart, chest and contrast; ``group`` as in :func:`draw_heart`."""
     inner = (float(rng.uniform(120, 145)), float(rng.uniform(74, 93)))
-    shape = draw_heart(rng, inner[1])
+    shape = draw_heart(rng, inner[1], group)
     # The inferior wall of the right ventricle and the apex rest on the diaphragm.
     edge = shape.to_patient([(0.8 * shape.radius, shape.radius + shape.wall, 0.5 * shape.length)])[0]
     chest = draw_chest(rng, inner, (float(edge[0]), float(edge[1]), float(edge[2] + rng.uniform(-8, 2))))

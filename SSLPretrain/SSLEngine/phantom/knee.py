@@ -291,16 +291,18 @@ def _patella_seated(shape: KneeShape) -> KneeShape:
     return shape
 
 
-def draw_knee(rng: np.random.Generator, side: str | None = None) -> KneeShape:
-    """Draws one subject from the population.
+def draw_knee(rng: np.random.Generator, side: str | None = None, group: str | None = None) -> KneeShape:
+    """Draws one subject from the population, or from one of its groups.
 
     Args:
         rng: Source of chance.
         side: ``left`` or ``right``; drawn where it is None. The rest of the knee does not depend on it.
+        group: One of :data:`GROUPS`; drawn where it is None. Only the fluid depends on it.
     """
     drawn = str(rng.choice(SIDES))
     side = drawn if side is None else side
-    group = str(rng.choice(GROUPS, p=GROUP_SHARES))
+    drawn = str(rng.choice(GROUPS, p=GROUP_SHARES))
+    group = drawn if group is None else group
     scale = float(np.clip(rng.normal(1.0, 0.07), 0.84, 1.18))
     flexion = float(np.radians(rng.uniform(2, 20)))
     fluid = rng.uniform(5.0, 13.0) if group == "effusion" else rng.uniform(0.4, 1.4)

@@ -401,8 +401,8 @@ class _Painting:
         self.canvas.paint(bone + 1.4, np.float32(self.t.marrow) * (1 + np.float32(self.t.trabeculae) * self.fine))
 
 
-def draw_knee_body(rng: np.random.Generator, side: str | None = None) -> KneeBody:
-    """Draws one subject with knee, leg and contrast; ``side`` as in :func:`~.knee.draw_knee`."""
-    shape = knee.draw_knee(rng, side)
+def draw_knee_body(rng: np.random.Generator, side: str | None = None, group: str | None = None) -> KneeBody:
+    """Draws one subject with knee, leg and contrast; ``side`` and ``group`` as in :func:`~.knee.draw_knee`."""
+    shape = knee.draw_knee(rng, side, group)
     tissues = draw_knee_tissues(rng)
     return KneeBody(shape, tissues, Texture(rng, 1.5), Sway(rng))

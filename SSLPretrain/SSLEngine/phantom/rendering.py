@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +19,8 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from ..geometry import Plane
+from .metal import Metal
+from .metal import add_artefact
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.uint8]
@@ -121,11 +124,12 @@ def render(
     imaging: Imaging,
     rng: np.random.Generator,
     shifts: npt.ArrayLike | None = None,
+    metal: Metal | None = None,
 ) -> tuple[Floats, Labels]:
     """Images a body along planes.
 
     Labels are those of the tissue at the centre of the slice, so that label maps of crossing planes agree
-    along the line where they cross.
+    along the line where they cross. The bit :data:`~.shapes.LESION` marks pixels of a lesion.
 
     Args:
         body: What is imaged.
@@ -134,6 +138,7 @@ def render(
         imaging: The scanner.
         rng: Source of the noise.
         shifts: Displacement of the anatomy at each plane (breath-hold position), LPS mm, ``(planes, 3)``.
+        metal: Something in the patient that disturbs the field.
 
     Returns:
         Grey values (whole numbers) and labels, both ``(phases, planes, rows, columns)``.
@@ -144,6 +149,9 @@ def render(
     labels = np.empty(pixels.shape, dtype=np.uint8)
     for k, plane in enumerate(planes):
         signal, labels[:, k] = _slice(body, plane, phases, imaging, moved[k])
+        if metal is not None:
+            seen = partial(plane_points, plane)
+            signal, labels[:, k] = add_artefact(metal, signal, labels[:, k], seen, moved[k], plane)
         pixels[:, k] = _magnitude(signal, plane, imaging, rng)
     return pixels, labels
 

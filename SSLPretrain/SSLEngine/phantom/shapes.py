@@ -14,6 +14,8 @@ from scipy import ndimage
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.uint8]
+#: Bit of a label that marks points inside a lesion; the other bits are the anatomy's.
+LESION = 128
 #: What arithmetic with plain numbers is taken for by a type checker; the values stay float32.
 AnyFloats = npt.NDArray[np.floating[Any]]
 
@@ -129,14 +131,19 @@ class Canvas:
         self.signal = signal
         self.label = label
         self.edge_mm = np.float32(edge_mm)
+        self._has_lesion = False
 
-    def paint(self, distance: AnyFloats, value: AnyFloats | float, label: int | None = None) -> None:
+    def paint(
+        self, distance: AnyFloats, value: AnyFloats | float, label: int | None = None, lesion: bool = False
+    ) -> None:
         """Lays a body over what is there.
 
         Args:
             distance: Signed distance of every point from the body, ``(n,)``.
             value: Its signal, one number or ``(n,)``.
             label: Label of the points inside; None leaves the labels as they are.
+            lesion: Whether it is a lesion: its points get the bit :data:`LESION`, which what is laid over them later
+                takes off again.
         """
         where = np.flatnonzero(distance < self.edge_mm / 2)
         if where.size == 0:
@@ -145,5 +152,11 @@ class Canvas:
         cover = np.minimum(np.float32(0.5) - near / self.edge_mm, 1)
         wanted = value[where] if isinstance(value, np.ndarray) else np.float32(value)
         self.signal[where] += cover * (wanted - self.signal[where])
+        inside = where[near < 0]
         if label is not None:
-            self.label[where[near < 0]] = label
+            self.label[inside] = label
+        if lesion:
+            self.label[inside] |= LESION
+            self._has_lesion = True
+        elif label is None and self._has_lesion:
+            self.label[inside] &= LESION - 1

@@ -11,9 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..geometry import Plane
+from ..studies.reading import LESION_SUFFIX
 from ..studies.study import Study
 from ..studies.study import StudyError
 from ..studies.study import View
+from .lesions import SyntheticView
 from .writing_dicom import series_name
 from .writing_dicom import write_series
 
@@ -29,7 +31,7 @@ def write_study(study: Study, folder: Path, fmt: str = "nifti") -> Path:
         study: Its views must be volumes (see :attr:`View.regular`).
         folder: The study's folder.
         fmt: ``nifti``: one 4D file a view (3D for a single phase). ``dicom``: all series mixed in one folder.
-            Labels are ``<view>_seg.nii.gz`` or ``<series>_seg.nii.gz``.
+            Labels are ``<view>_seg.nii.gz`` or ``<series>_seg.nii.gz``, a lesion's place ``..._lesion.nii.gz``.
 
     Returns:
         The folder.
@@ -67,6 +69,8 @@ def _write_into(study: Study, folder: Path, fmt: str) -> None:
             name = series_name(view)
         if view.labelled:
             _write_volume(view.planes, _stack(view, labels=True), folder / f"{name}_seg.nii.gz")
+        if isinstance(view, SyntheticView) and view.lesion is not None:
+            _write_volume(view.planes, view.lesion.astype(np.int16), folder / f"{name}{LESION_SUFFIX}.nii.gz")
     facts: dict[str, object] = {
         "organ": study.organ,
         "group": study.group,

@@ -50,6 +50,8 @@ NO_IMAGE_EXTENSIONS = (
 #: A volume with at most this many different values, none above the second number, is a label map.
 MAX_LABEL_VALUES = 32
 MAX_LABEL_VALUE = 255
+#: Ending of the names of files that say where a lesion is; they are never images.
+LESION_SUFFIX = "_lesion"
 #: Digits that make the first word of a file name a subject's.
 MIN_SUBJECT_DIGITS = 3
 
@@ -203,10 +205,12 @@ def _add_volumes(study: Study, paths: Sequence[Path]) -> None:
             study.irregularities.append(Irregularity(str(path), str(error), "the file is left out"))
     for header in headers:
         other = _labels_of(header, headers)
-        if other is None:
+        lesion = stem(header.path).lower().endswith(LESION_SUFFIX)
+        if other is None and not lesion:
             _add_volume(study, header)
             continue
-        what = f"it looks like a label map of {other.path.name}, not like an image"
+        of = "of a lesion" if other is None else f"of {other.path.name}"
+        what = f"it looks like a label map {of}, not like an image"
         so = "it is not taken as a view; name its ending with --labels-suffix to use it"
         study.irregularities.append(Irregularity(str(header.path), what, so))
 
