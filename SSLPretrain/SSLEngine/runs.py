@@ -52,6 +52,7 @@ from .studies import read_cohort
 from .studies import subject_order
 from .targets import Segmentation
 from .targets import Task
+from .targets import class_weights
 from .training import Run
 from .training import Stream
 from .training import choose_device
@@ -298,7 +299,9 @@ def finetune_run(
     """
     learned_names, watched_names = {s.name for s in chosen}, {s.name for s in watched}
     learned = slices.where(lambda i: i.study in learned_names and i.labelled)
-    target = Segmentation(len(names), [structure(name, value).colour for value, name in names.items()])
+    known = slices.labels[slices.label_row[learned.to(slices.device)]]
+    colours = [structure(name, value).colour for value, name in names.items()]
+    target = Segmentation(len(names), colours, class_weights(known, len(names)))
     weight = settings.pretext_weight
     streams = [Stream(learned, [(target, 1.0), *_weighted(pretexts, weight)])]
     unlabelled = slices.where(lambda i: i.study not in learned_names)

@@ -28,6 +28,7 @@ from SSLEngine.slices import Record
 from SSLEngine.slices import SliceInfo
 from SSLEngine.slices import SliceSet
 from SSLEngine.targets import Segmentation
+from SSLEngine.targets import class_weights
 from SSLEngine.training import Run
 from SSLEngine.training import Stream
 from SSLEngine.training import choose_device
@@ -231,6 +232,16 @@ def test_the_seed_decides_the_weights() -> None:
     made = [train(tiny_run(seed=s), Reporter(None)).state_dict() for s in (3, 3, 4)]
     assert same(made[0], made[1])
     assert not same(made[0], made[2])
+
+
+def test_a_rare_structure_weighs_more() -> None:
+    labels = torch.tensor([[0] * 81, [1] * 16 + [0] * 65, [2] + [0] * 80])
+    shares = torch.tensor([226.0, 16.0, 1.0]) / 243
+    weights = class_weights(labels, 2)
+    assert torch.allclose((weights * shares).sum(), torch.tensor(1.0))
+    assert torch.allclose(weights[2] / weights[1], torch.tensor(4.0))
+    # A structure that the labels lack is weighted all the same, by a finite number.
+    assert class_weights(labels, 3)[3].isfinite()
 
 
 def test_no_two_draws_of_a_run_are_alike() -> None:
