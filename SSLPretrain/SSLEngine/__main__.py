@@ -431,7 +431,8 @@ def explain(error: BaseException) -> tuple[int, str]:
     if isinstance(error, MemoryError) or "out of memory" in lower or "can't allocate memory" in lower:
         return jobs.EXIT_MEMORY, "Out of memory: use a smaller schedule.batch or grid.patch, or close other programs."
     if isinstance(error, ModuleNotFoundError):
-        return jobs.EXIT_OTHER, f"The Python package '{error.name}' is missing; install the requirements (README)."
+        package = (error.name or "").partition(".")[0]
+        return jobs.EXIT_OTHER, f"The Python package '{package}' is missing; install the requirements (README)."
     if isinstance(error, OSError):
         return jobs.EXIT_OTHER, f"{error.filename or 'A file'}: {error.strerror or text}; check the path and the disk."
     first = text.splitlines()[0] if text else "no message"

@@ -24,16 +24,20 @@ class JobFollower:
     Args:
         onUpdate: Called with the status and the events since the last call.
         onFinished: Called once, when the job has ended in whatever way.
+        patience_s: A worker that has not obeyed STOP is terminated, then killed with its children, after these times.
     """
 
     INTERVAL_MS = 400
-    #: A worker that has not obeyed STOP is terminated, then killed with its children, after these times.
-    TERMINATE_AFTER_S = 60.0
-    KILL_AFTER_S = 75.0
 
-    def __init__(self, onUpdate: OnUpdate | None = None, onFinished: OnFinished | None = None) -> None:
+    def __init__(
+        self,
+        onUpdate: OnUpdate | None = None,
+        onFinished: OnFinished | None = None,
+        patience_s: tuple[float, float] = (60.0, 75.0),
+    ) -> None:
         self.onUpdate = onUpdate
         self.onFinished = onFinished
+        self.patience_s = patience_s
         self.folder: Path | None = None
         self._events: jobs.Events | None = None
         self._asked: float | None = None
@@ -61,6 +65,16 @@ class JobFollower:
     def active(self) -> bool:
         """Whether a job is being followed that may still change."""
         return bool(self._timer.isActive())
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was asked to stop from here."""
+        return self._asked is not None
+
+    @property
+    def killed(self) -> bool:
+        """Whether it had to be ended from here because it did not answer."""
+        return self._degree == 3
 
     def stop(self) -> None:
         """Asks the job to save its state and end; :meth:`poll` insists if it does not."""
@@ -92,10 +106,11 @@ class JobFollower:
         if self._asked is None or self.folder is None:
             return
         waited = time.monotonic() - self._asked
-        if waited > self.KILL_AFTER_S and self._degree < 3:
+        terminate_after, kill_after = self.patience_s
+        if waited > kill_after and self._degree < 3:
             self._degree = 3
             jobs.kill(self.folder)
-        elif waited > self.TERMINATE_AFTER_S and self._degree < 2:
+        elif waited > terminate_after and self._degree < 2:
             self._degree = 2
             jobs.terminate(self.folder)
 

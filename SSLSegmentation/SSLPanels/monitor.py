@@ -89,7 +89,7 @@ class JobMonitor:
         # No steps yet: the bar only shows that something happens.
         bar.setRange(0, status.steps)
         bar.setValue(status.step)
-        self._ui.stopButton.enabled = running and not (folder / jobs.STOP_FILE).exists()
+        self._ui.stopButton.enabled = running and not self.follower.stopping
         self._ui.resumeButton.enabled = status.state in (jobs.FAILED, jobs.CANCELLED, jobs.LOST, jobs.QUEUED)
         self._ui.jobStateLabel.text = wording.progress(status)
         self._ui.jobStateLabel.toolTip = str(folder)
@@ -103,8 +103,9 @@ class JobMonitor:
         if folder is None:
             return
         if status.state in (jobs.FAILED, jobs.LOST):
-            self._ui.logText.setPlainText(wording.failure(folder, status))
-            self._ui.jobStateLabel.text = f"{wording.progress(status)}: {wording.sentence(folder, status)}"
+            why = wording.killed() if self.follower.killed else wording.sentence(folder, status)
+            self._ui.logText.setPlainText(wording.failure(folder, status, why))
+            self._ui.jobStateLabel.text = f"{wording.progress(status)}: {why}"
         if self._onFinished is not None:
             self._onFinished(folder, status)
 

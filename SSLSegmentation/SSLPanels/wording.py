@@ -96,9 +96,14 @@ def sentence(folder: Path, status: jobs.Status) -> str:
     return _("The worker was ended from outside, perhaps for want of memory; make the batch smaller, then resume.")
 
 
-def failure(folder: Path, status: jobs.Status, lines: int = 8) -> str:
+def killed() -> str:
+    """Of a worker that had to be killed."""
+    return _("The worker did not answer and was ended; resume goes on from the last saved state.")
+
+
+def failure(folder: Path, status: jobs.Status, why: str | None = None, lines: int = 8) -> str:
     """Why a job failed: one sentence, the end of the log, where the whole log is."""
     log = Path(folder) / jobs.LOG_FILE
     return "\n\n".join(
-        [sentence(folder, status), jobs.log_tail(folder, lines), _("The whole log: {path}").format(path=log)]
+        [why or sentence(folder, status), jobs.log_tail(folder, lines), _("The whole log: {path}").format(path=log)]
     )

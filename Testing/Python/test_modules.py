@@ -413,48 +413,129 @@ def test_the_card_of_a_classification_model_names_its_classes(window: Window) ->
     assert describe(card) == "<b>Tells the class of an exam</b> normal, &lt;b&gt;thick&lt;/b&gt;"
 
 
+def node_names(window: Window) -> set[str]:
+    """All nodes, but for the views that belong to a panel's widgets."""
+    nodes = [window.scene.GetNthNode(k) for k in range(window.scene.GetNumberOfNodes())]
+    nodes = [node for node in nodes if not node.IsA("vtkMRMLAbstractViewNode")]
+    return {f"{node.GetClassName()} {node.GetName()}" for node in nodes}
+
+
+#: Stands for Python in ``jobs.start``: runs the real engine after a few words of its own.
+ENGINE = "import runpy, sys; {words}; sys.argv[:3] = ['sslengine']; runpy.run_module('SSLEngine', run_name='__main__')"
+FAULTS = {
+    # What there is now, and 300 MB more.
+    "no memory": (
+        "import resource, torch, monai, monai.networks.nets, monai.losses, SimpleITK, scipy.stats; "
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize(); "
+        "resource.setrlimit(resource.RLIMIT_AS, (used + (300 << 20),) * 2)"
+    ),
+    "missing package": "sys.modules['monai'] = None",
+    "nothing installed": "sys.modules['msgspec'] = None",
+}
+
+
 @pytest.mark.parametrize(
-    ("fault", "sentence"),
+    ("fault", "code", "sentence"),
     [
-        ("settings", "steps"),
-        ("no exams", "holds no image"),
-        ("missing package", "Python package is missing"),
-        ("killed", "ended"),
+        ("settings", 2, "steps"),
+        ("no exams", 2, "holds no image"),
+        ("broken file", 2, "broken.nii.gz"),
+        ("no memory", 4, "Out of memory: use a smaller schedule.batch"),
+        ("missing package", 1, "The Python package 'monai' is missing"),
+        ("nothing installed", None, "Python package is missing"),
+        ("killed", None, "ended from outside"),
     ],
 )
-def test_failing_jobs_say_why(window: Window, exams: Path, tmp_path: Path, fault: str, sentence: str) -> None:
-    """One sentence, the end of the log, where the log is; nothing half-made in the scene."""
-    from SSLPanels import wording
-
-    nodes = window.scene.GetNumberOfNodes()
+def test_failing_jobs_say_why(
+    window: Window, exams: Path, tmp_path: Path, fault: str, code: int | None, sentence: str
+) -> None:
+    """One sentence, the end of the log, where the log is; nothing half-made in the folder or in the scene."""
+    panel = window.pretrain
+    before = node_names(window)
     settings: dict[str, Any] = {
         "data": {"path": str(exams)},
         "schedule": {"steps": 3000},
+        "grid": {"patch": 64},
         "network": {"widths": [8, 16, 32]},
     }
-    python = None
     if fault == "settings":
         settings["schedule"] = {"steps": "many"}
-    elif fault == "no exams":
-        (tmp_path / "empty").mkdir()
-        settings["data"] = {"path": str(tmp_path / "empty")}
-    elif fault == "missing package":
-        # An interpreter without site-packages has none of the requirements.
-        python = [sys.executable, "-I", "-S", "-c", "import sys; sys.path.insert(0, sys.argv[1]); import msgspec", ""]
+    elif fault == "no memory":
+        settings |= {"grid": {"patch": 512}, "schedule": {"batch": 128}}
+    elif fault in ("no exams", "broken file"):
+        (tmp_path / "exams").mkdir()
+        settings["data"] = {"path": str(tmp_path / "exams")}
+    if fault == "broken file":
+        whole = next(exams.rglob("*.nii.gz")).read_bytes()
+        (tmp_path / "exams" / "broken.nii.gz").write_bytes(whole[: len(whole) // 2])
     folder = jobs.create(tmp_path / "job", "pretrain", settings)
-    jobs.start(folder, python)
+    jobs.start(folder, [sys.executable, "-c", ENGINE.format(words=FAULTS[fault])] if fault in FAULTS else None)
+    panel.follow(folder)
     if fault == "killed":
+        window.spin(lambda: jobs.status(folder).step > 0)
         jobs.kill(folder)
-    seen: list[jobs.Status] = []
-    window.pretrain.logic.follow(folder, onFinished=seen.append)
-    window.spin(lambda: seen)
-    assert seen[0].state in (jobs.FAILED, jobs.LOST)
-    text = wording.failure(folder, seen[0])
-    first = text.splitlines()[0]
+    window.spin(lambda: not panel.monitor.follower.active)
+    assert jobs.status(folder).state == (jobs.LOST if code is None else jobs.FAILED)
+    assert [e["code"] for e in jobs.Events(folder).new() if e["event"] == "failed"] == ([] if code is None else [code])
+    assert sentence in panel.ui.jobStateLabel.text
+    first, *rest = panel.ui.logText.plainText.splitlines()
     assert sentence in first
     assert "Traceback" not in first
-    assert str(folder / jobs.LOG_FILE) in text
-    assert window.scene.GetNumberOfNodes() == nodes
+    assert rest[-1].endswith(str(folder / jobs.LOG_FILE))
+    assert set(jobs.log_tail(folder, 8).splitlines()) <= set(rest)
+    assert panel.ui.resumeButton.enabled
+    assert not panel.ui.stopButton.enabled
+    assert not (folder / jobs.MODEL_FILE).exists()
+    assert not list(folder.glob("*.part"))
+    panel.curves.clear()
+    assert node_names(window) <= before
+    window.picture(panel, f"pretrain-failed-{fault.replace(' ', '-')}", 1500)
+
+
+#: A worker that obeys nothing, or only SIGTERM.
+STUBBORN = """
+import signal, sys, time
+from pathlib import Path
+from SSLEngine import jobs
+
+with jobs.worker(Path(sys.argv[5])) as reporter:
+    if jobs.load(Path(sys.argv[5]))["settings"]["deaf"]:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    reporter.event("started")
+    while not reporter._asked:
+        time.sleep(0.02)
+    reporter.event("cancelled", message="Stopped.")
+"""
+
+
+@pytest.mark.parametrize(("deaf", "state"), [(False, jobs.CANCELLED), (True, jobs.LOST)])
+def test_stop_insists_until_the_worker_has_ended(window: Window, tmp_path: Path, deaf: bool, state: str) -> None:
+    """First STOP, which these workers do not look for, then SIGTERM, then the end of the process tree."""
+    panel = window.pretrain
+    script = tmp_path / "worker.py"
+    script.write_text(STUBBORN, encoding="utf-8")
+    folder = jobs.create(tmp_path / "job", "pretrain", {"deaf": deaf})
+    jobs.start(folder, [sys.executable, str(script)])
+    panel.follow(folder)
+    window.spin(lambda: "started" in [e["event"] for e in jobs.Events(folder).new()])
+    # Another window's STOP does not take this one's button away.
+    jobs.stop(folder)
+    panel.monitor.follower.poll()
+    assert panel.ui.stopButton.enabled
+    patience = panel.monitor.follower.patience_s
+    panel.monitor.follower.patience_s = (1.0, 2.5)
+    begin = time.monotonic()
+    panel.ui.stopButton.click()
+    assert not panel.ui.stopButton.enabled
+    window.spin(lambda: not panel.monitor.follower.active)
+    took = time.monotonic() - begin
+    panel.monitor.follower.patience_s = patience
+    assert patience == (60.0, 75.0)
+    assert jobs.status(folder).state == state
+    assert took > (2.5 if deaf else 1.0)
+    assert panel.monitor.follower.killed == deaf
+    assert ("did not answer" in panel.ui.jobStateLabel.text) == deaf
+    assert panel.ui.resumeButton.enabled
 
 
 # ---------------------------------------------------------------------------------------------
