@@ -543,7 +543,9 @@ def _training_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--seed", type=int)
     sub.add_argument("--steps", type=_positive, metavar="N", help="training steps in all")
     sub.add_argument("--device", metavar="auto|cpu|cuda:N")
-    sub.add_argument("--network", choices=("unet",))
+    sub.add_argument(
+        "--network", choices=("unet", "mask-rcnn"), help="mask-rcnn finds regions; it learns --pretext distortions"
+    )
     sub.add_argument("--labels-suffix", metavar="_seg")
     sub.add_argument(
         "--set", action="append", metavar="FIELD=VALUE", help="any setting, for instance schedule.rate=0.002"

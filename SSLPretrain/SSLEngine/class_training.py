@@ -11,10 +11,11 @@ from .classify import Classifier
 from .classify import usable
 from .classify import verdict_scores
 from .jobs import Reporter
+from .models import PARTS
 from .models import Card
 from .models import TransferReport
-from .models import build_body
 from .models import key_map
+from .models import make_network
 from .models import transfer
 from .networks.attention import CLASSIFICATION
 from .networks.attention import StudyClassifier
@@ -47,6 +48,12 @@ from .training import choose_device
 from .training import make_deterministic
 from .training import processes
 from .training import train
+
+#: Heads of the network under a classification: none. A Mask R-CNN cannot be without; nobody asks for its one class.
+BODY_HEADS: dict[str, dict[str, dict[str, int]]] = {
+    "unet": {"pixel": {}, "image": {}},
+    "mask-rcnn": {"pixel": {}, "image": {}, "region": {CLASSIFICATION: 1}},
+}
 
 
 def finetune_classifier(settings: Finetune, reporter: Reporter) -> Path:
@@ -89,6 +96,10 @@ def check_settings(settings: Finetune, start: Start) -> None:
         raise SettingsError(msg)
     if settings.transfer == "decoder" and start.card is None:
         msg = "transfer 'decoder' keeps a pretrained encoder frozen: give one with --init, or use transfer 'all'."
+        raise SettingsError(msg)
+    network = agreed_network(settings, start)
+    if network.kind == "mask-rcnn" and not network.mask_rcnn.anchors_mm:
+        msg = "Classes of studies do not tell a Mask R-CNN's anchors: give --init, or network.mask_rcnn.anchors_mm."
         raise SettingsError(msg)
 
 
@@ -158,8 +169,11 @@ def classifier_run(
     bags = bags_of(slices, chosen)
     held_out = [evenly(bag, settings.bag) for bag in bags_of(slices, watched)]
     counts = [sum(str(s.group) == name for s in chosen) for name in groups]
-    body = build_body(_blank_card(settings, start))
-    report = transfer(start.weights, body, key_map(start.weights, body)) if start.card is not None else None
+    described = agreed_network(settings, start)
+    body = make_network(described, BODY_HEADS[described.kind], grid.spacing_mm)
+    carried, report = PARTS[described.kind][settings.carry], None
+    if start.card is not None:
+        report = transfer(start.weights, body, key_map(start.weights, body, carried), carried)
     network = StudyClassifier(body, len(groups), settings.pooling)
     indices = torch.cat(bags)
     steps = sensible_steps(settings.schedule.steps, len(indices), settings.schedule.batch, 40, 400, 3000)
@@ -190,19 +204,15 @@ def evenly(bag: torch.Tensor, count: int) -> torch.Tensor:
     return bag[torch.linspace(0, len(bag) - 1, count).round().long()]
 
 
-def _blank_card(settings: Finetune, start: Start) -> Card:
-    network = plain(agreed_network(settings, start))
-    return Card("pretrained", network, {"pixel": {}, "image": {}}, {})
-
-
 def classification_card(
     run: Run, settings: Finetune, start: Start, grid: Grid, groups: Sequence[str], organ: str
 ) -> Card:
     """What the model of a classification run says about itself."""
+    described = agreed_network(settings, start)
     return Card(
         kind="classification",
-        network=plain(agreed_network(settings, start)),
-        heads={"pixel": {}, "image": {}},
+        network=plain(described),
+        heads=BODY_HEADS[described.kind],
         grid=plain(grid),
         organ=organ,
         roles=sorted({run.slices.infos[i].role for i in run.streams[0].indices.tolist()}),

@@ -46,10 +46,12 @@ from .runs import organ_of
 from .runs import pretrain_on
 from .runs import read_exams
 from .runs import segmentation_card
+from .runs import taught_network
 from .segment import Segmenter
 from .settings import Finetune
 from .settings import Grid
 from .settings import LabelStudy
+from .settings import Network
 from .settings import SettingsError
 from .slices import HOST_ROLES
 from .slices import SliceSet
@@ -116,6 +118,7 @@ def run_label_study(settings: LabelStudy, reporter: Reporter) -> dict[str, Any]:
     grid = agreed_grid(settings.finetune, start)
     material = _material(settings.finetune, cohort, pool, test, grid, device, reporter)
     figure, name = FIGURES[settings.finetune.target]
+    network = _network_of_both(settings.finetune, start)
     arms = {PRETRAINED: start, **({SCRATCH: Start(None, {})} if settings.scratch else {})}
     plan = [(s, c, a) for s in range(settings.seeds) for c in settings.counts for a in arms]
     rows = _done(folder)
@@ -124,7 +127,7 @@ def run_label_study(settings: LabelStudy, reporter: Reporter) -> dict[str, Any]:
             continue
         if reporter.stop_requested():
             raise Cancelled
-        one = replace(settings.finetune, seed=seed, labelled=count, grid=grid)
+        one = replace(settings.finetune, seed=seed, labelled=count, grid=grid, network=network)
         learn = class_trial if material.groups else trial
         row = learn(one, material, arms[arm], _Within(None, reporter))
         rows.append({"seed": seed, "count": count, "arm": arm, **row})
@@ -237,6 +240,13 @@ def _pretrained(settings: LabelStudy, cohort: Cohort, test: Sequence[Study], fol
     return Start(card, network.state_dict())
 
 
+def _network_of_both(settings: Finetune, start: Start) -> Network:
+    """The network of both arms; only their anchors may differ, which each takes from what it learned first."""
+    agreed = agreed_network(settings, start)
+    anchors = settings.network.mask_rcnn.anchors_mm if settings.network else ()
+    return replace(agreed, mask_rcnn=replace(agreed.mask_rcnn, anchors_mm=anchors))
+
+
 class _Within(Reporter):
     """Reports to a folder of its own, or nowhere, and obeys the stop of the whole study."""
 
@@ -254,12 +264,14 @@ def trial(settings: Finetune, material: Material, start: Start, reporter: Report
     make_deterministic(settings.seed)
     wanted = set(subject_order(material.pool, settings.seed)[: settings.labelled])
     chosen = [s for s in material.pool if s.subject in wanted]
-    grid, widths = agreed_grid(settings, start), agreed_network(settings, start)
+    grid = agreed_grid(settings, start)
+    described = agreed_network(settings, start)
+    described = taught_network(described, settings, grid, material.slices, chosen, material.names)
     run, _ = finetune_run(
-        settings, start, widths, grid, material.slices, chosen, [], [], material.names, material.device
+        settings, start, described, grid, material.slices, chosen, [], [], material.names, material.device
     )
     trained = train(run, reporter)
-    card = segmentation_card(run, settings, start, widths, grid, material.names, material.organ)
+    card = segmentation_card(run, settings, start, described, grid, material.names, material.organ)
     segmenter = Segmenter(only_segmentation(trained, card, material.device), card, material.device)
     scores = test_scores(segmenter, material.test)
     return {"mean_dice": scores["mean_dice"], "scores": scores, "subjects": sorted(wanted), "steps": run.schedule.steps}

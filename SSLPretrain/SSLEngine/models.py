@@ -6,6 +6,7 @@ is executed; a file that does not say what it is is refused.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -27,8 +28,12 @@ from torch import nn
 
 from .jobs import write_atomically
 from .networks.attention import StudyClassifier
+from .networks.mask_rcnn import MaskRCNN
 from .networks.unet import TaskUNet
+from .settings import PYRAMID_LEVELS
+from .settings import Carry
 from .settings import Grid
+from .settings import MaskRcnn
 from .settings import Network
 from .settings import Pooling
 from .settings import parse
@@ -40,13 +45,27 @@ SEGMENTATION = "segmentation"
 
 #: No description of a network or grid is believed beyond these.
 MAX_CHANNELS, MAX_PATCH, MAX_GROUPS = 4096, 4096, 256
+MAX_REGIONS, MAX_ANCHOR_MM, MAX_ASPECT = 2000, 2000.0, 100.0
 
 #: A transfer that fits less than this share of the wanted weights is refused.
 MIN_FIT = 0.8
 
+#: What a transfer carries over of each kind of network, by ``Finetune.carry``: beginnings of the tensors' names.
+PARTS: dict[str, dict[Carry, tuple[str, ...]]] = {
+    "unet": {"encoder": ("encoder.",), "all": ("encoder.", "decoder.")},
+    "mask-rcnn": {
+        "encoder": ("backbone.",),
+        "proposals": ("backbone.", "fpn.", "rpn."),
+        "all": ("backbone.", "fpn.", "rpn.", "box_head.", "mask_head."),
+    },
+}
+#: What is made for a task of each kind of network, and what of it knows the structures of a segmentation.
+HEADS = {"unet": ("pixel_heads.", "image_heads."), "mask-rcnn": ("predictors.",)}
+SEGMENTATION_HEADS = {"unet": f"pixel_heads.{SEGMENTATION}.", "mask-rcnn": "predictors."}
+
 
 #: Every network that a model file can hold.
-Net = TaskUNet | StudyClassifier
+Net = TaskUNet | MaskRCNN | StudyClassifier
 
 
 class ModelError(ValueError):
@@ -59,8 +78,9 @@ class Card:
 
     Attributes:
         kind: ``pretrained`` (neither of the others), ``segmentation``, or ``classification`` of studies.
-        network: Network kind and widths.
-        heads: Heads by name: ``{"pixel": {...}, "image": {...}}``.
+        network: Network kind and sizes.
+        heads: What it answers, by task: ``{"pixel": {...}, "image": {...}}`` are channels of a U-Net's heads,
+            ``{"region": {...}}`` the classes of a Mask R-CNN's regions.
         grid: Spacing, patch and intensity rule that the network was trained with.
         organ: ``heart``, ``knee`` or ``unknown``.
         roles: Roles of the views it was trained on.
@@ -86,9 +106,27 @@ class Card:
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
-def build_body(card: Card) -> TaskUNet:
+def build_body(card: Card) -> TaskUNet | MaskRCNN:
     """The network that a card describes, without what a classification adds, with fresh weights."""
-    return TaskUNet(card.network["widths"], card.heads["pixel"], card.heads["image"])
+    restore = card.kind == "pretrained"
+    return make_network(parse(card.network, Network), card.heads, float(card.grid["spacing_mm"]), restore)
+
+
+def make_network(
+    network: Network, heads: Mapping[str, Mapping[str, int]], spacing_mm: float, restore: bool = False
+) -> TaskUNet | MaskRCNN:
+    """A network with fresh weights.
+
+    Args:
+        network: Its kind and sizes; of a Mask R-CNN with the anchors.
+        heads: As in :class:`Card`.
+        spacing_mm: In-plane spacing of the images.
+        restore: Whether a Mask R-CNN has its restoration branch, if its settings want one.
+    """
+    if network.kind == "unet":
+        return TaskUNet(network.widths, heads["pixel"], heads["image"])
+    [classes] = heads["region"].values()
+    return MaskRCNN(network.mask_rcnn, spacing_mm, classes, restore and network.mask_rcnn.restoration != "none")
 
 
 def build(card: Card) -> Net:
@@ -185,15 +223,34 @@ def _usable(card: Card) -> bool:
     """Whether a card describes a network that can be built and used; its numbers come from a file of anybody's."""
     network, grid = parse(card.network, Network), parse(card.grid, Grid)
     labels = msgspec.convert(card.labels, list[_Label])
-    heads = [head for part in ("pixel", "image") for head in card.heads[part].items()]
+    pixel, regions = card.heads["pixel"], card.heads.get("region", {})
+    heads = [*pixel.items(), *card.heads["image"].items(), *regions.items()]
+    structures = pixel.get(SEGMENTATION, 0) - 1 if network.kind == "unet" else regions.get(SEGMENTATION)
     return (
-        "widths" in card.network
-        and "spacing_mm" in card.grid
-        and max(network.widths) <= MAX_CHANNELS
+        "spacing_mm" in card.grid
         and grid.patch <= MAX_PATCH
         and all(name.isidentifier() and 0 < count <= MAX_CHANNELS for name, count in heads)
-        and (card.kind != "segmentation" or card.heads["pixel"].get(SEGMENTATION) == len(labels) + 1)
+        and (card.kind != "segmentation" or structures == len(labels))
         and (card.kind != "classification" or _usable_groups(card.groups))
+        and (_usable_unet(card, network) if network.kind == "unet" else _usable_rcnn(card, network.mask_rcnn))
+    )
+
+
+def _usable_unet(card: Card, network: Network) -> bool:
+    return "widths" in card.network and max(network.widths) <= MAX_CHANNELS and not card.heads.get("region")
+
+
+def _usable_rcnn(card: Card, network: MaskRcnn) -> bool:
+    sides = network.anchors_mm
+    return (
+        len(card.heads["region"]) == 1
+        and not card.heads["pixel"]
+        and not card.heads["image"]
+        and len(sides) == PYRAMID_LEVELS
+        and all(a < b for a, b in itertools.pairwise(sides))
+        and sides[-1] <= MAX_ANCHOR_MM
+        and all(1 / MAX_ASPECT <= aspect <= MAX_ASPECT for aspect in network.aspects)
+        and max(network.proposals, network.sampled, network.detections) <= MAX_REGIONS
     )
 
 
@@ -213,7 +270,7 @@ class TransferReport:
         loaded: Names of tensors carried over.
         new: Names that start fresh.
         skipped: Names in the source that were not used.
-        fit: Share of the wanted numbers (encoder and decoder) that was carried over.
+        fit: Share of the wanted numbers (all but heads) that was carried over.
     """
 
     loaded: list[str]
@@ -235,23 +292,34 @@ def _part(name: str) -> str:
     return ".".join(name.split(".")[: 2 if "heads" in name else 1])
 
 
-def key_map(source: Mapping[str, torch.Tensor], target: nn.Module, keep_heads: bool = False) -> dict[str, str]:
-    """Which tensor of ``target`` takes which of ``source``: encoder and decoder by name, heads only on request."""
-    parts = ("encoder.", "decoder.", "pixel_heads.", "image_heads.") if keep_heads else ("encoder.", "decoder.")
+def key_map(
+    source: Mapping[str, torch.Tensor], target: nn.Module, parts: tuple[str, ...] = PARTS["unet"]["all"]
+) -> dict[str, str]:
+    """Which tensor of ``target`` takes which of ``source``: the one of the same name, if it begins with a part's."""
     return {name: name for name in target.state_dict() if name.startswith(parts) and name in source}
 
 
-def transfer(source: Mapping[str, torch.Tensor], target: nn.Module, keys: Mapping[str, str]) -> TransferReport:
+def transfer(
+    source: Mapping[str, torch.Tensor],
+    target: nn.Module,
+    keys: Mapping[str, str],
+    body: tuple[str, ...] = PARTS["unet"]["all"],
+) -> TransferReport:
     """Carries weights over by an explicit key map.
 
+    Args:
+        source: Weights by name.
+        target: Takes them.
+        keys: Name in ``target`` to name in ``source``.
+        body: Beginnings of the names that ought to fit.
+
     Raises:
-        ModelError: Less than :data:`MIN_FIT` of the encoder's and decoder's numbers fits.
+        ModelError: Less than :data:`MIN_FIT` of the numbers of ``body`` fits.
     """
     state = target.state_dict()
     loaded = [n for n in state if n in keys and source[keys[n]].shape == state[n].shape]
-    body = [n for n in state if n.startswith(("encoder.", "decoder."))]
-    wanted = sum(state[n].numel() for n in body)
-    fit = sum(state[n].numel() for n in loaded if n in set(body)) / max(1, wanted)
+    wanted = sum(state[n].numel() for n in state if n.startswith(body))
+    fit = sum(state[n].numel() for n in loaded if n.startswith(body)) / max(1, wanted)
     used = {keys[n] for n in loaded}
     report = TransferReport(
         loaded, [n for n in state if n not in set(loaded)], [n for n in source if n not in used], fit
@@ -259,7 +327,7 @@ def transfer(source: Mapping[str, torch.Tensor], target: nn.Module, keys: Mappin
     if fit < MIN_FIT:
         msg = (
             f"Only {fit:.0%} of the pretrained weights fit this network; "
-            "use the network widths that the model was pretrained with (leave 'network' out of the settings)."
+            "use the sizes that the model was pretrained with (leave 'network' out of the settings)."
         )
         raise ModelError(msg)
     target.load_state_dict({**state, **{n: source[keys[n]] for n in loaded}})

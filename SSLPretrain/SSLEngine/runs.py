@@ -14,23 +14,31 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from msgspec import structs
 
 from . import __version__
 from . import jobs
 from .jobs import Reporter
-from .models import SEGMENTATION
+from .models import HEADS
+from .models import PARTS
+from .models import SEGMENTATION_HEADS
 from .models import Card
 from .models import Net
 from .models import TransferReport
+from .models import build
 from .models import key_map
 from .models import load_model
+from .models import make_network
 from .models import save_model
 from .models import transfer
 from .networks.attention import StudyClassifier
-from .networks.unet import TaskUNet
 from .pretext import check_names
 from .pretext import make_pretexts
 from .pretext.base import Pretext
+from .regions import Regions
+from .regions import region_tasks
+from .regions import with_anchors
+from .settings import Carry
 from .settings import Data
 from .settings import Finetune
 from .settings import Grid
@@ -53,12 +61,17 @@ from .studies import subject_order
 from .targets import Segmentation
 from .targets import Task
 from .targets import class_weights
+from .training import Heads
+from .training import Learning
 from .training import Run
 from .training import Stream
 from .training import choose_device
 from .training import make_deterministic
 from .training import processes
 from .training import train
+
+#: How each kind of network is taught and scored.
+LEARNING: dict[str, Learning] = {"unet": Heads(), "mask-rcnn": Regions()}
 
 #: Fewer pretraining subjects than this are all used for learning: no share of them would be a fair score.
 MIN_SUBJECTS_FOR_SCORE = 5
@@ -135,6 +148,20 @@ def sensible_steps(wanted: int, slices: int, batch: int, epochs: int, low: int, 
     return wanted or max(low, min(high, epochs * slices // batch))
 
 
+def heads_for(kind: str, tasks: Sequence[Task]) -> dict[str, dict[str, int]]:
+    """What a kind of network has for its tasks, as ``Card.heads`` has it.
+
+    Raises:
+        SettingsError: It cannot learn them.
+    """
+    if kind == "mask-rcnn":
+        return {"pixel": {}, "image": {}, "region": {t.name: t.region_classes for t in region_tasks(tasks)}}
+    return {
+        "pixel": {t.name: t.pixel_outputs for t in tasks if t.pixel_outputs},
+        "image": {t.name: t.image_outputs for t in tasks if t.image_outputs},
+    }
+
+
 # ---------------------------------------------------------------------------------------------
 # Pretraining
 
@@ -159,29 +186,34 @@ def pretrain_on(
     device = choose_device(settings.device)
     make_deterministic(settings.seed)
     pretexts = make_pretexts(settings.pretext, settings)
+    kind = settings.network.kind
+    heads = heads_for(kind, pretexts)
     slices = gather(studies, pretexts, settings.grid, [], device, reporter)
     learned, held_out = _split_for_score(slices, studies, settings)
     _check_targets(slices, pretexts, learned)
     steps = sensible_steps(settings.schedule.steps, len(learned), settings.schedule.batch, 8, 800, 6000)
-    pixel = {t.name: t.pixel_outputs for t in pretexts if t.pixel_outputs}
-    image = {t.name: t.image_outputs for t in pretexts if t.image_outputs}
     check_names(settings.weights)
+    patch = settings.grid.patch
+    described = with_anchors(
+        settings.network, pretexts[0], slices, learned, patch, settings.augmentation, settings.seed
+    )
     run = Run(
-        network=TaskUNet(settings.network.widths, pixel, image).to(device),
+        network=make_network(described, heads, settings.grid.spacing_mm, restore=True).to(device),
         slices=slices,
         streams=[Stream(learned, [(t, settings.weights.get(t.name, 1.0)) for t in pretexts])],
         schedule=with_steps(settings.schedule, steps),
         augmentation=settings.augmentation,
-        patch=settings.grid.patch,
+        patch=patch,
         seed=settings.seed,
         held_out=held_out,
+        learning=LEARNING[kind],
     )
     announce(reporter, run, device, world)
     trained = train(run, reporter, rank, world)
     card = Card(
         kind="pretrained",
-        network=plain(settings.network),
-        heads={"pixel": pixel, "image": image},
+        network=plain(described),
+        heads=heads,
         grid=plain(settings.grid),
         organ=organ_of(studies),
         roles=sorted({i.role for i in slices.infos}),
@@ -243,7 +275,7 @@ def finetune(settings: Finetune, reporter: Reporter) -> Path:
 
         return finetune_classifier(settings, reporter)
     start = Start.read(settings.init)
-    grid, widths = agreed_grid(settings, start), agreed_network(settings, start)
+    grid, described = agreed_grid(settings, start), agreed_network(settings, start)
     if settings.transfer == "decoder" and start.card is None:
         msg = "transfer 'decoder' keeps a pretrained encoder frozen: give one with --init, or use transfer 'all'."
         raise SettingsError(msg)
@@ -261,12 +293,13 @@ def finetune(settings: Finetune, reporter: Reporter) -> Path:
         others = [s for s in cohort.studies if s not in chosen] if pretexts else watched
         visible = frozenset(s.name for s in (*chosen, *watched))
         slices = gather([*chosen, *others], pretexts, grid, list(names), device, reporter, visible)
-        run, report = finetune_run(settings, start, widths, grid, slices, chosen, watched, pretexts, names, device)
+        described = taught_network(described, settings, grid, slices, chosen, names)
+        run, report = finetune_run(settings, start, described, grid, slices, chosen, watched, pretexts, names, device)
         if report is not None:
             print(report.table(), flush=True)
         announce(reporter, run, device, world)
         trained = train(run, reporter, rank, world)
-        card = segmentation_card(run, settings, start, widths, grid, names, organ_of(cohort.studies))
+        card = segmentation_card(run, settings, start, described, grid, names, organ_of(cohort.studies))
         model = only_segmentation(trained, card, device)
         return finish(reporter, rank, model, card, settings, [*chosen, *others])
 
@@ -274,7 +307,7 @@ def finetune(settings: Finetune, reporter: Reporter) -> Path:
 def finetune_run(
     settings: Finetune,
     start: Start,
-    widths: Network,
+    described: Network,
     grid: Grid,
     slices: SliceSet,
     chosen: Sequence[Study],
@@ -288,7 +321,7 @@ def finetune_run(
     Args:
         settings: The job's settings.
         start: Where it starts from.
-        widths: The network.
+        described: The network; of a Mask R-CNN with its anchors.
         grid: Its grid.
         slices: Slices of all studies below, and of unlabelled ones for multi-task learning.
         chosen: Studies whose labels are learned from.
@@ -297,23 +330,23 @@ def finetune_run(
         names: Label value to name of the structures.
         device: Where to train.
     """
-    learned_names, watched_names = {s.name for s in chosen}, {s.name for s in watched}
-    learned = slices.where(lambda i: i.study in learned_names and i.labelled)
+    watched_names = {s.name for s in watched}
+    learned = labelled_slices(slices, chosen)
     known = slices.labels[slices.label_row[learned.to(slices.device)]]
     colours = [structure(name, value).colour for value, name in names.items()]
     target = Segmentation(len(names), colours, class_weights(known, len(names)))
     weight = settings.pretext_weight
     streams = [Stream(learned, [(target, 1.0), *_weighted(pretexts, weight)])]
+    learned_names = {s.name for s in chosen}
     unlabelled = slices.where(lambda i: i.study not in learned_names)
     if pretexts and len(unlabelled):
         # A step of multi-task learning sees one labelled batch (both losses) and one unlabelled batch (the pretext).
         streams.append(Stream(unlabelled, _weighted(pretexts, weight)))
-    pixel = {target.name: target.pixel_outputs, **{t.name: t.pixel_outputs for t in pretexts if t.pixel_outputs}}
-    image = {t.name: t.image_outputs for t in pretexts if t.image_outputs}
-    network = TaskUNet(widths.widths, pixel, image)
-    report = None
+    kind = described.kind
+    network = make_network(described, heads_for(kind, [target, *pretexts]), grid.spacing_mm)
+    report, carried = None, PARTS[kind][settings.carry]
     if start.card is not None:
-        report = transfer(start.weights, network, carried_keys(start, network, names))
+        report = transfer(start.weights, network, carried_keys(start, network, names, kind, settings.carry), carried)
     steps = sensible_steps(settings.schedule.steps, len(learned), settings.schedule.batch, 40, 400, 3000)
     run = Run(
         network=network.to(device),
@@ -324,36 +357,67 @@ def finetune_run(
         patch=grid.patch,
         seed=settings.seed,
         held_out=slices.where(lambda i: i.study in watched_names and i.labelled),
-        frozen=("encoder.",) if settings.transfer == "decoder" else (),
-        warm=("encoder.", "decoder.") if report is not None else (),
+        learning=LEARNING[kind],
+        warm=carried if report is not None else (),
         warm_rate=settings.carried_rate,
     )
+    if settings.transfer == "decoder":
+        run.frozen = PARTS[kind]["encoder"]
+    elif report is not None and settings.frozen_share:
+        run.frozen = carried if kind == "mask-rcnn" else PARTS[kind]["encoder"]
+        run.thaw = round(settings.frozen_share * steps)
     return run, report
 
 
-def carried_keys(start: Start, network: TaskUNet, names: Mapping[int, str]) -> dict[str, str]:
-    """Which tensors are carried over: everything that fits, the segmentation head only for the same structures."""
-    keys = key_map(start.weights, network, keep_heads=True)
+def labelled_slices(slices: SliceSet, studies: Sequence[Study]) -> torch.Tensor:
+    """Indices of the slices of some studies that have labels."""
+    names = {s.name for s in studies}
+    return slices.where(lambda i: i.study in names and i.labelled)
+
+
+def taught_network(
+    described: Network,
+    settings: Finetune,
+    grid: Grid,
+    slices: SliceSet,
+    chosen: Sequence[Study],
+    names: Mapping[int, str],
+) -> Network:
+    """The network with anchors for the structures that it is about to learn, where it has none yet."""
+    learned = labelled_slices(slices, chosen)
+    task = Segmentation(len(names))
+    return with_anchors(described, task, slices, learned, grid.patch, settings.augmentation, settings.seed)
+
+
+def carried_keys(
+    start: Start, network: torch.nn.Module, names: Mapping[int, str], kind: str = "unet", carry: Carry = "all"
+) -> dict[str, str]:
+    """Which tensors are carried over: the parts asked for, and with all of them what fits of the heads.
+
+    The segmentation's head is carried over only for the same structures.
+    """
+    parts = PARTS[kind][carry]
+    keys = key_map(start.weights, network, (*parts, *HEADS[kind]) if carry == "all" else parts)
     known = [(entry["value"], entry["name"]) for entry in start.card.labels] if start.card else []
     if known == [(value, structure(name, value).name) for value, name in names.items()]:
         return keys
     # A head of the same size may mean other structures: its channels must not be taken for theirs.
-    return {new: old for new, old in keys.items() if not new.startswith(f"pixel_heads.{SEGMENTATION}.")}
+    return {new: old for new, old in keys.items() if not new.startswith(SEGMENTATION_HEADS[kind])}
 
 
 def segmentation_card(
-    run: Run, settings: Finetune, start: Start, widths: Network, grid: Grid, names: Mapping[int, str], organ: str
+    run: Run, settings: Finetune, start: Start, described: Network, grid: Grid, names: Mapping[int, str], organ: str
 ) -> Card:
     """What the model of a fine-tuning run says about itself."""
     return Card(
         kind="segmentation",
-        network=plain(widths),
-        heads={"pixel": {SEGMENTATION: len(names) + 1}, "image": {}},
+        network=plain(described),
+        heads=heads_for(described.kind, [Segmentation(len(names))]),
         grid=plain(grid),
         organ=organ,
         roles=sorted({run.slices.infos[i].role for i in run.streams[0].indices.tolist()}),
         pretexts=start.card.pretexts if start.card else {},
-        labels=[_label_entry(k + 1, value, name) for k, (value, name) in enumerate(names.items())],
+        labels=[label_entry(k + 1, value, name) for k, (value, name) in enumerate(names.items())],
         scores=run.history[-1] if run.history else {},
         provenance=provenance(settings.seed, run.slices, run.streams[0].indices, start.card, settings.transfer),
     )
@@ -385,10 +449,29 @@ def agreed_grid(settings: Finetune, start: Start) -> Grid:
 
 
 def agreed_network(settings: Finetune, start: Start) -> Network:
-    """The network to fine-tune: the pretrained one's where the settings do not say."""
-    if settings.network is not None or start.card is None:
-        return settings.network or Network()
-    return parse(start.card.network, Network)
+    """The network to fine-tune: the pretrained one's where the settings do not say; its anchors in any case.
+
+    Raises:
+        SettingsError: The model is of another kind, or a setting does not go with this kind.
+    """
+    pretrained = parse(start.card.network, Network) if start.card else None
+    wanted = settings.network or pretrained or Network()
+    if pretrained is not None and wanted.kind != pretrained.kind:
+        msg = f"network.kind is {wanted.kind} but the model is a {pretrained.kind}; leave --network out, or --init."
+        raise SettingsError(msg)
+    if wanted.kind == "mask-rcnn" and settings.transfer == "multitask":
+        msg = "The Mask R-CNN learns one task at a time: transfer 'multitask' needs --network unet."
+        raise SettingsError(msg)
+    if settings.carry not in PARTS[wanted.kind]:
+        msg = f"carry is '{settings.carry}' and must be {' or '.join(PARTS[wanted.kind])} for network {wanted.kind}."
+        raise SettingsError(msg)
+    if pretrained is None or wanted.kind == "unet":
+        return wanted
+    if wanted == Network(kind="mask-rcnn"):
+        # Nothing but the kind was said.
+        return pretrained
+    anchors = wanted.mask_rcnn.anchors_mm or pretrained.mask_rcnn.anchors_mm
+    return structs.replace(wanted, mask_rcnn=structs.replace(wanted.mask_rcnn, anchors_mm=anchors))
 
 
 def _multitask_pretexts(settings: Finetune, start: Start) -> list[Pretext]:
@@ -443,7 +526,8 @@ def label_names(studies: Sequence[Study], known: Mapping[int, str], settings: Fi
     return {v: given.get(v, f"Label {v}") for v in sorted(values)}
 
 
-def _label_entry(index: int, value: int, name: str) -> dict[str, Any]:
+def label_entry(index: int, value: int, name: str) -> dict[str, Any]:
+    """A structure as ``Card.labels`` has it."""
     item = structure(name, value)
     return {
         "index": index,
@@ -455,9 +539,9 @@ def _label_entry(index: int, value: int, name: str) -> dict[str, Any]:
     }
 
 
-def only_segmentation(trained: torch.nn.Module, card: Card, device: torch.device) -> TaskUNet:
+def only_segmentation(trained: torch.nn.Module, card: Card, device: torch.device) -> Net:
     """The trained network without the heads of pretexts, which a segmentation model does not need."""
-    network = TaskUNet(card.network["widths"], card.heads["pixel"], card.heads["image"]).to(device)
+    network = build(card).to(device)
     wanted = network.state_dict()
     network.load_state_dict({k: v for k, v in trained.state_dict().items() if k in wanted})
     return network

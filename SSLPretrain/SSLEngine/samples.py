@@ -28,8 +28,9 @@ from .slices import HOST_ROLES
 from .slices import SliceSet
 from .slices import make_batch
 from .targets import Task
+from .training import Heads
+from .training import Learning
 from .training import Run
-from .training import answers
 from .training import step_generator
 
 SAMPLES_FOLDER = "samples"
@@ -88,7 +89,9 @@ def write_samples(run: Run, network: nn.Module, folder: Path, step: int) -> None
     rows = []
     for task in tasks.values():
         chosen = spread(run.slices, with_target(run.slices, task, pool), max(1, ROWS // len(tasks)))
-        rows += [(task, sample) for sample in take(task, run.slices, chosen, run.patch, run.seed, network)]
+        rows += [
+            (task, sample) for sample in take(task, run.slices, chosen, run.patch, run.seed, network, run.learning)
+        ]
     if not rows:
         return
     figure, axes = _tiles(len(rows), 3)
@@ -153,7 +156,13 @@ def spread(slices: SliceSet, pool: torch.Tensor, count: int) -> torch.Tensor:
 
 
 def take(
-    task: Task, slices: SliceSet, chosen: torch.Tensor, patch: int, seed: int = 0, network: nn.Module | None = None
+    task: Task,
+    slices: SliceSet,
+    chosen: torch.Tensor,
+    patch: int,
+    seed: int = 0,
+    network: nn.Module | None = None,
+    learning: Learning | None = None,
 ) -> list[Sample]:
     """What a task sees of some slices, has to find and, with a network, finds."""
     if not len(chosen):
@@ -165,7 +174,7 @@ def take(
     if network is not None:
         with torch.no_grad():
             # The same seed distorts the same way: the answer belongs to the input that is shown.
-            output, _ = answers(network, batch, [task], step_generator(seed, 0, 0))[task.name]
+            output, _ = (learning or Heads()).answers(network, batch, [task], step_generator(seed, 0, 0))[task.name]
     found = []
     for k, info in enumerate(slices.infos[i] for i in chosen.tolist()):
         answer = None if output is None else _numpy(output[k])

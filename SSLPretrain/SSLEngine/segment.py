@@ -24,6 +24,7 @@ from torch.nn import functional
 from .geometry import Array
 from .geometry import Plane
 from .geometry import plane_to_plane
+from .instances import class_shares
 from .measure import LV_CAVITY
 from .measure import ejection_fraction
 from .models import SEGMENTATION
@@ -138,10 +139,18 @@ class Segmenter:
     def _classes(self, images: npt.NDArray[np.float32], plane: Plane, host: Plane) -> LabelMap:
         """Class indices of slices that lie alike on their patch: probabilities are interpolated back, not labels."""
         patches = resample(torch.from_numpy(images).to(self.device), plane, host)
-        with autocast(self.device):
-            logits = self.network(patches[:, None], [SEGMENTATION])[SEGMENTATION]
-        share = functional.softmax(logits.float(), dim=1)
+        share = self._shares(patches[:, None])
         return _to_own_grid(share, host, plane).argmax(1).to(torch.uint8).cpu().numpy()
+
+    def _shares(self, images: torch.Tensor) -> torch.Tensor:
+        """Share of each class on every pixel ``(B, C, P, P)`` of images ``(B, 1, P, P)``, background first."""
+        if self.card.network.get("kind") == "mask-rcnn":
+            with autocast(self.device):
+                found = self.network(images)
+            return class_shares(found, len(self.card.labels))
+        with autocast(self.device):
+            logits = self.network(images, [SEGMENTATION])[SEGMENTATION]
+        return functional.softmax(logits.float(), dim=1)
 
     def _volumes(self, classes: LabelMap, planes: Sequence[Plane]) -> dict[str, float]:
         voxel = voxel_ml(planes)

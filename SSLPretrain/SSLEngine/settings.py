@@ -33,6 +33,8 @@ REGION_TYPES: tuple[RegionType, ...] = ("shuffling", "intensity", "inpainting", 
 Range = tuple[NonNegative, NonNegative]
 Target = Literal["segmentation", "classification"]
 Pooling = Literal["attention", "mean"]
+#: What a fine-tuning carries over: see ``Finetune.carry``.
+Carry = Literal["all", "encoder", "proposals"]
 #: Levels of the Mask R-CNN's feature pyramid.
 PYRAMID_LEVELS = 5
 
@@ -169,12 +171,15 @@ class Network(Strict, frozen=True):
     """The network.
 
     Attributes:
-        kind: ``unet`` is MONAI's DynUNet blocks in two dimensions.
-        widths: Channels of each level, finest first.
+        kind: ``unet`` is MONAI's DynUNet blocks in two dimensions; ``mask-rcnn`` finds regions, classifies each and
+            outlines it.
+        widths: Channels of each level of the U-Net, finest first.
+        mask_rcnn: Parts and sizes of the Mask R-CNN.
     """
 
-    kind: Literal["unet"] = "unet"
+    kind: Literal["unet", "mask-rcnn"] = "unet"
     widths: Annotated[tuple[Count, ...], msgspec.Meta(min_length=3, max_length=7)] = (16, 32, 64, 128, 256)
+    mask_rcnn: MaskRcnn = MaskRcnn()
 
 
 class Schedule(Strict, frozen=True):
@@ -384,6 +389,11 @@ class Finetune(Strict, frozen=True):
             trains the segmentation and the pretext together.
         labelled: Number of labelled subjects to use, 0 for all; the first n of the seed's order.
         subjects: Names of the labelled subjects to use, instead of ``labelled``.
+        carry: Which parts are carried over. ``all`` is everything but the heads (of the U-Net encoder and decoder; of
+            the Mask R-CNN all but the predictors of class, box and mask), ``encoder`` the U-Net's encoder or the Mask
+            R-CNN's backbone, ``proposals`` the Mask R-CNN's backbone, feature pyramid and region proposals.
+        frozen_share: Share of the steps in which carried-over parts stay as they are; then everything learns. Of a
+            U-Net only the encoder is held: its decoder learns from the first step [ours].
         carried_rate: Learning rate of carried-over weights as a share of that of new ones [ours].
         pretext_weight: Weight of the pretext's loss in ``multitask`` (lambda, 1 by default [ours]).
         label_names: Names of the label values where the data do not give them.
@@ -398,6 +408,8 @@ class Finetune(Strict, frozen=True):
     labelled: Annotated[int, msgspec.Meta(ge=0)] = 0
     subjects: tuple[str, ...] = ()
     pretext: tuple[PretextName, ...] = ()
+    carry: Carry = "all"
+    frozen_share: Share = 0.0
     carried_rate: Positive = 1.0
     pretext_weight: NonNegative = 1.0
     positions: Positions = Positions()

@@ -12,6 +12,9 @@ from monai.losses import DiceCELoss
 from torch.nn import functional
 
 from .geometry import Array
+from .instances import Instances
+from .instances import class_shares
+from .instances import instances_of
 from .models import SEGMENTATION
 from .networks.attention import CLASSIFICATION
 from .networks.attention import pool
@@ -76,7 +79,7 @@ class Segmentation:
         colours: Sequence[tuple[float, float, float]] = (),
         weights: torch.Tensor | None = None,
     ) -> None:
-        self.pixel_outputs = classes + 1
+        self.pixel_outputs, self.region_classes = classes + 1, classes
         self._colours = colours or [SPARE_COLOURS[k % len(SPARE_COLOURS)] for k in range(classes)]
         # Dice over the whole batch: a structure that is absent from one slice does not weigh as much as one slice.
         self._loss = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True, weight=weights)
@@ -113,6 +116,14 @@ class Segmentation:
         table = np.array([(0.0, 0.0, 0.0, 0.0), *((*colour, 0.55) for colour in self._colours)])
         axes.imshow(image, cmap="gray")
         axes.imshow(table[np.maximum(classes, 0)], interpolation="nearest")
+
+    def instances(self, batch: Batch) -> list[Instances]:
+        """Every connected part of every structure, by image."""
+        return [instances_of(labels, self.region_classes) for labels in batch.labels]
+
+    def of_regions(self, found: Sequence[Instances], batch: Batch) -> torch.Tensor:
+        """Found regions put together: the share of each class on every pixel ``(B, C, P, P)``."""
+        return class_shares(found, self.region_classes)
 
 
 class Classification:

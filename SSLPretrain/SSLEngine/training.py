@@ -23,6 +23,7 @@ from dataclasses import field
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from typing import Protocol
 
 import torch
 from torch import distributed
@@ -31,6 +32,7 @@ from torch import nn
 from .jobs import Cancelled
 from .jobs import Reporter
 from .models import Net
+from .networks.mask_rcnn import MaskRCNN
 from .pretext.base import Batch
 from .settings import Augmentation
 from .settings import Schedule
@@ -70,6 +72,56 @@ class Stream:
     bag: int = 1
 
 
+#: Output and target of a task, as the task's own loss, score and picture take them.
+Answer = tuple[torch.Tensor, torch.Tensor]
+
+
+class Learning(Protocol):
+    """How a kind of network is taught and scored on its tasks; :class:`Heads` is one, ``regions.Regions`` another."""
+
+    def losses(
+        self, network: nn.Module, batch: Batch, tasks: Sequence[Task], generator: torch.Generator
+    ) -> dict[str, torch.Tensor]:
+        """Scalar loss of each task by name; the network is in training mode."""
+        ...
+
+    def answers(
+        self, network: nn.Module, batch: Batch, tasks: Sequence[Task], generator: torch.Generator
+    ) -> dict[str, Answer]:
+        """Output and target of each task by name; the network is in evaluation mode."""
+        ...
+
+    def scores(
+        self, network: nn.Module, batch: Batch, tasks: Sequence[Task], generator: torch.Generator
+    ) -> dict[str, dict[str, float]]:
+        """Figures of each task by name."""
+        ...
+
+
+class Heads:
+    """The network has a head for each task, and the task judges what its head answers."""
+
+    def losses(
+        self, network: nn.Module, batch: Batch, tasks: Sequence[Task], generator: torch.Generator
+    ) -> dict[str, torch.Tensor]:
+        """Loss of each task's answer."""
+        found = answers(network, batch, tasks, generator)
+        return {task.name: task.loss(*found[task.name]) for task in tasks}
+
+    def answers(
+        self, network: nn.Module, batch: Batch, tasks: Sequence[Task], generator: torch.Generator
+    ) -> dict[str, Answer]:
+        """What the heads answer, and the targets."""
+        return answers(network, batch, tasks, generator)
+
+    def scores(
+        self, network: nn.Module, batch: Batch, tasks: Sequence[Task], generator: torch.Generator
+    ) -> dict[str, dict[str, float]]:
+        """Figures of each task's answer."""
+        found = answers(network, batch, tasks, generator)
+        return {task.name: task.score(*found[task.name], batch.spacing_mm) for task in tasks}
+
+
 @dataclass
 class Run:
     """Everything that a training run is made of.
@@ -84,6 +136,7 @@ class Run:
         seed: Seed of every draw.
         held_out: ``(n,)`` slices for the score; may be empty. Where slices are drawn by study, one bag after another.
         frozen: Prefixes of parameter names that do not learn.
+        thaw: Step from which those learn too; None for never.
         warm: Prefixes of parameter names that carry pretrained weights.
         warm_rate: Their learning rate as a share of that of new weights.
         history: Scores so far, one dictionary a validation.
@@ -98,7 +151,9 @@ class Run:
     patch: int
     seed: int
     held_out: torch.Tensor
+    learning: Learning = field(default_factory=Heads)
     frozen: tuple[str, ...] = ()
+    thaw: int | None = None
     warm: tuple[str, ...] = ()
     warm_rate: float = 1.0
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -277,14 +332,24 @@ def make_optimiser(run: Run) -> torch.optim.AdamW:
     """AdamW over what may learn; pretrained parts at their own share of the rate, no decay on norms and biases."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in run.network.named_parameters():
-        parameter.requires_grad_(not name.startswith(run.frozen) if run.frozen else True)
-        if parameter.requires_grad:
+        if run.thaw is not None or not _frozen(run, name):
             factor = run.warm_rate if run.warm and name.startswith(run.warm) else 1.0
             decay = run.schedule.weight_decay if parameter.ndim > 1 else 0.0
             groups.setdefault((factor, decay), []).append(parameter)
     return torch.optim.AdamW(
         [{"params": p, "factor": f, "weight_decay": d} for (f, d), p in groups.items()], lr=run.schedule.rate
     )
+
+
+def _frozen(run: Run, name: str) -> bool:
+    return name.startswith(run.frozen)
+
+
+def hold(run: Run, step: int) -> None:
+    """Lets all learn that learns at this step; what does not gets no gradient, and the optimiser leaves it alone."""
+    thawed = run.thaw is not None and step >= run.thaw
+    for name, parameter in run.network.named_parameters():
+        parameter.requires_grad_(thawed or not _frozen(run, name))
 
 
 @torch.no_grad()
@@ -309,9 +374,7 @@ def blank_losses(run: Run) -> dict[str, float]:
     return blank
 
 
-def answers(
-    network: nn.Module, batch: Batch, tasks: Sequence[Task], generator: torch.Generator
-) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+def answers(network: nn.Module, batch: Batch, tasks: Sequence[Task], generator: torch.Generator) -> dict[str, Answer]:
     """Output and target of each task; what one task does to its input, the others do not see."""
     found: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     undistorted = []
@@ -338,9 +401,9 @@ def step_loss(run: Run, step: int, rank: int, world: int) -> torch.Tensor:
     for number, stream in enumerate(run.streams):
         indices = drawn_indices(stream, run.seed + 31 * number, step, run.schedule.batch, rank, world)
         batch = make_batch(run.slices, indices, run.patch, run.augmentation, generator)
-        found = answers(run.network, batch, [task for task, _ in stream.tasks], generator)
+        found = run.learning.losses(run.network, batch, [task for task, _ in stream.tasks], generator)
         for task, weight in stream.tasks:
-            total = total + weight / run.blank.get(task.name, 1.0) * task.loss(*found[task.name])
+            total = total + weight / run.blank.get(task.name, 1.0) * found[task.name]
     return total
 
 
@@ -357,8 +420,9 @@ def train(run: Run, reporter: Reporter, rank: int = 0, world: int = 1) -> Net:
     """
     factor = run.network.factor
     if run.patch % factor or run.patch == factor:
-        levels = factor.bit_length()
-        need = f"a larger multiple of {factor} for network.widths of {levels} levels"
+        rcnn = isinstance(run.network, MaskRCNN)
+        whom = "the Mask R-CNN" if rcnn else f"network.widths of {factor.bit_length()} levels"
+        need = f"a larger multiple of {factor} for {whom}"
         msg = f"grid.patch is {run.patch} and must be {need}."
         raise SettingsError(msg)
     folder, steps = reporter.folder, run.schedule.steps
@@ -376,6 +440,7 @@ def train(run: Run, reporter: Reporter, rank: int = 0, world: int = 1) -> Net:
             raise Cancelled
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(run.schedule, step) * group["factor"]
+        hold(run, step)
         loss = step_loss(run, step, rank, world)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -489,9 +554,8 @@ def validate(run: Run, network: nn.Module) -> dict[str, dict[str, float]]:
     bag = max(stream.bag for stream in run.streams)
     for part in chosen.split(max(1, SCORED_TOGETHER // bag) * bag):
         batch = make_batch(run.slices, part, run.patch, None, generator)
-        found = answers(network, batch, list(tasks.values()), generator)
-        for name, task in tasks.items():
-            for figure, value in task.score(*found[name], batch.spacing_mm).items():
+        for name, figures in run.learning.scores(network, batch, list(tasks.values()), generator).items():
+            for figure, value in figures.items():
                 if math.isfinite(value):
                     collected.setdefault(name, {}).setdefault(figure, []).append(value)
     return {name: {f: sum(v) / len(v) for f, v in figures.items()} for name, figures in collected.items()}

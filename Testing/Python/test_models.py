@@ -16,6 +16,8 @@ from safetensors.torch import save_file
 
 from SSLEngine.models import FORMAT_VERSION
 from SSLEngine.models import HEADER_KEY
+from SSLEngine.models import HEADS
+from SSLEngine.models import PARTS
 from SSLEngine.models import Card
 from SSLEngine.models import ModelError
 from SSLEngine.models import build
@@ -37,6 +39,7 @@ from SSLEngine.settings import parse
 from SSLEngine.settings import plain
 
 WIDTHS = (4, 8, 16)
+BODY_AND_HEADS = (*PARTS["unet"]["all"], *HEADS["unet"])
 
 
 def card(**changes: Any) -> Card:
@@ -210,7 +213,7 @@ def test_encoder_and_decoder_go_over_and_heads_start_fresh() -> None:
     assert report.skipped == [k for k in weights if k.startswith("pixel_heads.")]
     assert set(report.loaded) == set(state) - set(heads)
 
-    report = transfer(weights, target, key_map(weights, target, keep_heads=True))
+    report = transfer(weights, target, key_map(weights, target, BODY_AND_HEADS))
     assert torch.equal(target.state_dict()["pixel_heads.positions.weight"], weights["pixel_heads.positions.weight"])
     assert report.skipped == []
     table = [line.split() for line in report.table().splitlines()]
@@ -221,7 +224,7 @@ def test_encoder_and_decoder_go_over_and_heads_start_fresh() -> None:
 
 def test_a_head_of_another_size_starts_fresh() -> None:
     source, target = network(positions=10), network(positions=7)
-    report = transfer(source.state_dict(), target, key_map(source.state_dict(), target, keep_heads=True))
+    report = transfer(source.state_dict(), target, key_map(source.state_dict(), target, BODY_AND_HEADS))
     assert {"pixel_heads.positions.weight", "pixel_heads.positions.bias"} <= set(report.new) & set(report.skipped)
 
 
