@@ -340,7 +340,9 @@ def _pretext(out: Path, study: Study) -> Any:
         i for i, info in enumerate(slices.infos) if info.phase == 0 and info.role in ("sax", "2ch", "4ch", "sag", "cor")
     ]
     chosen = torch.tensor(seen)[torch.linspace(0, len(seen) - 1, min(6, len(seen))).long()]
-    batch = make_batch(slices, chosen, settings.grid.patch, None, step_generator(0, 0, 0))
+    generator = step_generator(0, 0, 0)
+    batch = make_batch(slices, chosen, settings.grid.patch, None, generator)
+    task.distort(batch, generator)
     with torch.no_grad():
         output = network.eval()(batch.images, [task.name])[task.name]
     target = task.target(batch)

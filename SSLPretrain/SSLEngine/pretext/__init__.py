@@ -12,6 +12,7 @@ from .base import Geometry
 from .base import Host
 from .base import Pretext
 from .crossings import Crossing
+from .distortions import DistortionPrediction
 from .location import SliceLocation
 from .positions import PositionPrediction
 from .restoration import ContextRestoration
@@ -22,6 +23,7 @@ TASKS: dict[str, type[Any]] = {
     "crossings": Crossing,
     "location": SliceLocation,
     "restoration": ContextRestoration,
+    "distortions": DistortionPrediction,
 }
 
 

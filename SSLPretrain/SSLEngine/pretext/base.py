@@ -78,6 +78,7 @@ class Batch:
         values: By pretext name, ``(B, k)``.
         spacing_mm: In-plane spacing of the patch.
         clean: The images before a pretext distorted them; the same tensor where none did.
+        types: ``(B, P, P)`` int64 class of what a pretext did to each pixel, 0 for nothing; None where none says.
     """
 
     images: torch.Tensor
@@ -87,6 +88,7 @@ class Batch:
     values: dict[str, torch.Tensor]
     spacing_mm: float
     clean: torch.Tensor
+    types: torch.Tensor | None = None
 
 
 class Pretext(Protocol):
