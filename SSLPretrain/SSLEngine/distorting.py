@@ -28,7 +28,7 @@ from .settings import Distortions
 TYPES: tuple[str, ...] = (*REGION_TYPES, "outpainting")
 
 #: Regions that are drawn for each one wanted at most.
-TRIES = 3
+TRIES = 2
 #: Regions of an image that are made for the case that others change too little.
 SPARE = 2
 #: Other places that are drawn for each region, to take content from one that is apart.
@@ -77,23 +77,29 @@ class Windows:
 
     Attributes:
         weights: ``(N, W, W)`` 0 outside the region, 1 inside, between them at its edge.
-        places: ``(N, W, W)`` int64 index of each pixel in its flattened image.
-        sources: ``(N, W, W)`` the same of a window round another place in the foreground.
+        corners: ``(N, 2)`` int64 x and y of each window's first pixel.
+        sources: ``(N, 2)`` the same of a window round another place in the foreground.
         sides: ``(N,)`` longest diameter of the regions in pixels.
     """
 
     weights: torch.Tensor
-    places: torch.Tensor
+    corners: torch.Tensor
     sources: torch.Tensor
     sides: torch.Tensor
 
     def part(self, rows: torch.Tensor) -> Windows:
         """The windows of some rows."""
-        return Windows(self.weights[rows], self.places[rows], self.sources[rows], self.sides[rows])
+        return Windows(self.weights[rows], self.corners[rows], self.sources[rows], self.sides[rows])
 
-    def cut(self, images: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        """What lies in images ``(B, ...)`` at ``places`` of all windows, ``(N, W, W)``."""
-        return images.flatten(1).gather(1, places.reshape(len(images), -1)).reshape(places.shape)
+    def places(self, corners: torch.Tensor, width: int) -> torch.Tensor:
+        """Index of the pixels of windows at some corners in a flattened image of a width, ``(N, W, W)`` int64."""
+        step = torch.arange(self.weights.shape[-1], device=corners.device)
+        return (corners[:, 1:, None] + step[:, None]) * width + corners[:, :1, None] + step
+
+
+def cut(images: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """What lies in images ``(B, ...)`` at places ``(N, W, W)``, C for each image."""
+    return images.flatten(1).gather(1, places.reshape(len(images), -1)).reshape(places.shape)
 
 
 @dataclass
@@ -181,7 +187,7 @@ def outline_weights(
     """Weights of irregular regions with soft edges: ellipses whose radius waves with the angle.
 
     Args:
-        offsets: ``(N, 2, W, W)`` x and y of every pixel from the region's centre.
+        offsets: ``(N, 2, W)`` of the columns and of the rows from the region's centre.
         sides: ``(N,)`` longest diameters in pixels.
         edge: Width in pixels over which a weight goes from 0 to 1; the outline is where it is one half.
         settings: Slimness and irregularity.
@@ -190,7 +196,7 @@ def outline_weights(
     count = len(sides)
     turn = draws.column(count, (0, math.pi))
     shrink = draws.column(count, (1 - settings.slimness, 1))
-    dx, dy = offsets.unbind(1)
+    dx, dy = offsets[:, 0, None, :], offsets[:, 1, :, None]
     x, y = dx * turn.cos() + dy * turn.sin(), (dy * turn.cos() - dx * turn.sin()) / shrink
     size = draws.uniform(count, len(WAVES)) / torch.tensor(WAVES, device=draws.device)
     size = settings.irregularity * size / size.sum(1, keepdim=True) * draws.uniform(count, 1)
@@ -225,17 +231,11 @@ def drawn_windows(mask: torch.Tensor, spacing_mm: float, settings: Distortions, 
     # The first of some other places that lies apart from the region, or the one that lies farthest.
     apart = torch.minimum((others - centres[:, None]).float().norm(dim=-1), sides[:, None]).argmax(1)
     other = others.gather(1, apart[:, None, None].expand(-1, 1, 2))[:, 0]
-    step = torch.arange(span, device=mask.device)
     last = torch.tensor([width - span, height - span], device=mask.device)
-
-    def square(middles: torch.Tensor) -> torch.Tensor:
-        corners = torch.minimum((middles - span // 2).clamp(min=0), last)
-        return (corners[:, 1:, None] + step[:, None]) * width + corners[:, :1, None] + step
-
-    places = square(centres)
-    offsets = torch.stack([places % width - centres[:, :1, None], places // width - centres[:, 1:, None]], dim=1)
+    corners, sources = (torch.minimum((at - span // 2).clamp(min=0), last) for at in (centres, other))
+    offsets = corners[:, :, None] + torch.arange(span, device=mask.device) - centres[:, :, None]
     weights = outline_weights(offsets.float(), sides, edge, settings, draws)
-    return Windows(weights, places, square(other), sides)
+    return Windows(weights, corners, sources, sides)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -274,7 +274,7 @@ def remapped(patches: Patches, spacing_mm: float, settings: Distortions, draws: 
     """
     count = len(patches.pixels)
     # Control points apart from the diagonal, which would change nothing.
-    bend = draws.uniform(count, 1, between=(0.5, 1.0))
+    bend = draws.uniform(count, 1, between=(0.7, 1.0))
     up = draws.uniform(count, 1) < 0.5
     x1, x2 = torch.where(up, 1 - bend, bend), torch.where(up, 1 - bend, bend)
     y1, y2 = torch.where(up, bend, 1 - bend), torch.where(up, bend, 1 - bend)
@@ -330,7 +330,8 @@ def patches_of(images: torch.Tensor, windows: Windows) -> Patches:
     each = len(windows.sides) // len(images)
     flat = images.flatten(1)
     low, high = (v.repeat_interleave(each)[:, None, None] for v in (flat.amin(1), flat.amax(1)))
-    here, elsewhere = (windows.cut(images, places) for places in (windows.places, windows.sources))
+    width = images.shape[-1]
+    here, elsewhere = (cut(images, windows.places(at, width)) for at in (windows.corners, windows.sources))
     return Patches(here, elsewhere, windows.weights, windows.sides, low, high)
 
 
@@ -394,10 +395,11 @@ def kept_apart(windows: Windows, mask: torch.Tensor, most: int, settings: Distor
         ``most`` windows for each image, and ``(B, most)`` bool: which of them are as they should be.
     """
     inside = windows.weights > 0.5
-    tissue = (windows.cut(mask, windows.places) & inside).sum((1, 2))
+    places = windows.places(windows.corners, mask.shape[-1])
+    tissue = (cut(mask, places) & inside).sum((1, 2))
     good = (tissue >= settings.foreground * inside.sum((1, 2))).reshape(len(mask), -1)
     blank = inside.new_zeros(len(inside), mask[0].numel())
-    regions = pasted(blank, inside, windows.places).reshape(len(mask), -1, mask[0].numel())
+    regions = pasted(blank, inside, places).reshape(len(mask), -1, mask[0].numel())
     kept = first_free(good, overlapping(regions, settings.overlap))
     row, there = first_rows(kept, most)
     return windows.part(row.flatten()), there
@@ -426,20 +428,40 @@ def first_free(candidates: torch.Tensor, overlaps: torch.Tensor) -> torch.Tensor
     return kept
 
 
+def mean_square_change(patches: Patches, content: torch.Tensor) -> torch.Tensor:
+    """Mean square change within each region, ``(N,)``."""
+    inside = patches.weights > 0.5
+    change = (patches.weights * (content - patches.pixels)) ** 2 * inside
+    return change.sum((1, 2)) / inside.sum((1, 2)).clamp(min=1)
+
+
+def least_square_change(images: torch.Tensor, mask: torch.Tensor, settings: Distortions) -> torch.Tensor:
+    """What a region must change at least to be seen, ``(B, 1)``: mean square.
+
+    On top of the setting stands twice the variance of the image's own noise, which is what other noise of the same
+    strength would change. The noise is read off the differences of neighbouring pixels in the foreground ``(B, P, P)``.
+    """
+    rows = slice(None, None, 4)
+    steps = (images[:, 0, rows, 1:] - images[:, 0, rows, :-1]).abs()
+    middle = steps.masked_fill(~mask[:, rows, 1:], math.nan).flatten(1).nanmedian(dim=1, keepdim=True).values
+    # The median of the absolute difference of two normal numbers is 0.6745 sqrt(2) standard deviations of one.
+    variance = (middle.nan_to_num() / 0.6745) ** 2 / 2
+    return settings.least_change**2 * images.var((1, 2, 3))[:, None] + 2 * variance
+
+
 def outpainted(
     found: Distorted, clean: torch.Tensor, mask: torch.Tensor, spacing_mm: float, settings: Distortions, draws: Draws
 ) -> Distorted:
     """Of a share of the images all but one place is filled with noise, as their only region, instead of ``found``."""
-    (batch, most), (height, width) = found.kinds.shape, clean.shape[-2:]
+    (batch, most), side = found.kinds.shape, clean.shape[-1]
     picked = draws.uniform(batch) < settings.outpainting
     centres = drawn_places(mask, draws.uniform(batch, 1))
-    y, x = torch.meshgrid(*(torch.arange(n, device=clean.device) for n in (height, width)), indexing="ij")
-    offsets = (torch.stack([x, y]) - centres[:, 0, :, None, None]).float()
-    sides = draws.uniform(batch, between=KEPT_SHARE) * min(height, width)
+    offsets = (torch.arange(side, device=clean.device) - centres[:, 0, :, None]).float()
+    sides = draws.uniform(batch, between=KEPT_SHARE) * side
     weights = 1 - outline_weights(offsets, sides, settings.edge_mm / spacing_mm, settings, draws)
     grey = smooth(clean[:, 0], sides / 6)
     spread = draws.column(batch, settings.inpainting) * math.sqrt(3)
-    noise = grey + spread * draws.uniform(batch, height, width, between=(-1, 1))
+    noise = grey + spread * draws.uniform(batch, side, side, between=(-1, 1))
     region = (weights > 0.5)[:, None] & (torch.arange(most, device=clean.device) == 0)[:, None, None]
     kinds = torch.zeros_like(found.kinds)
     kinds[:, 0] = 1 + TYPES.index("outpainting")
@@ -473,16 +495,13 @@ def distort(images: torch.Tensor, settings: Distortions, spacing_mm: float, gene
     patches = patches_of(images, windows)
     content = changed(patches, kinds, spacing_mm, settings, draws)
 
-    inside = windows.weights > 0.5
-    change = (windows.weights * (content - patches.pixels)) ** 2 * inside
-    least = settings.least_change * images.std((1, 2, 3))[:, None]
-    there &= (change.sum((1, 2)) / inside.sum((1, 2)).clamp(min=1)).sqrt().reshape(there.shape) >= least
+    there &= mean_square_change(patches, content).reshape(there.shape) >= least_square_change(images, mask, settings)
     row, there = first_rows(there & (there.cumsum(1) <= wanted), most)
 
-    flat = images.flatten(1)
+    flat, everywhere = images.flatten(1), windows.places(windows.corners, images.shape[-1])
     regions = torch.zeros(batch, most, flat.shape[1], dtype=torch.bool, device=images.device)
     for slot in range(most):
-        part, places = row[:, slot], windows.places[row[:, slot]]
+        part, places = row[:, slot], everywhere[row[:, slot]]
         weights = windows.weights[part] * there[:, slot, None, None]
         under = flat.gather(1, places.flatten(1)).reshape(places.shape)
         flat = pasted(flat, torch.lerp(under, content[part], weights), places)

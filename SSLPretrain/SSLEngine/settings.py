@@ -308,8 +308,8 @@ class Distortions(Strict, frozen=True):
         edge_mm: Width over which a region fades into the image, at most its radius.
         overlap: Largest intersection over union of two regions.
         foreground: Least share of a region that lies in the foreground.
-        least_change: Least root mean square change of a region, in standard deviations of the image; regions that would
-            change less (a blur of a flat place) are drawn anew.
+        least_change: Least root mean square change of a region beyond the image's own noise, in standard deviations of
+            the image; regions that would change less (a blur of a flat place) are replaced by others.
         shuffling_mm: Side of the tiles in which pixels change places.
         blur_mm: Standard deviation of the Gaussian.
         noise: Standard deviation of the added noise.
@@ -335,7 +335,7 @@ class Distortions(Strict, frozen=True):
     blur_mm: tuple[Positive, Positive] = (2.5, 5.0)
     noise: Range = (0.25, 0.6)
     inpainting: Range = (0.5, 1.0)
-    bias: Range = (0.4, 0.8)
+    bias: Range = (0.5, 1.0)
     outpainting: Share = 0.0
     background_weight: Positive = 0.2
     dice: NonNegative = 1.0

@@ -2,27 +2,53 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
+from matplotlib.figure import Figure
 from scipy import ndimage
+from torch.nn import functional
 
 from SSLEngine import distorting
+from SSLEngine.distorting import TYPES
 from SSLEngine.distorting import Distorted
+from SSLEngine.distorting import Patches
 from SSLEngine.distorting import distort
 from SSLEngine.distorting import foreground
 from SSLEngine.distorting import instance_targets
+from SSLEngine.networks.unet import TaskUNet
 from SSLEngine.phantom import make_study
+from SSLEngine.pretext import make_pretexts
+from SSLEngine.pretext.base import Batch
+from SSLEngine.pretext.distortions import DistortionPrediction
 from SSLEngine.settings import REGION_TYPES
+from SSLEngine.settings import Augmentation
+from SSLEngine.settings import Data
 from SSLEngine.settings import Distortions
 from SSLEngine.settings import Finetune
 from SSLEngine.settings import Grid
+from SSLEngine.settings import Pretrain
+from SSLEngine.settings import Schedule
 from SSLEngine.settings import SettingsError
 from SSLEngine.settings import parse
 from SSLEngine.slices import SliceSet
 from SSLEngine.slices import make_batch
 from SSLEngine.slices import study_records
+from SSLEngine.training import Run
+from SSLEngine.training import Stream
+from SSLEngine.training import blank_losses
+from SSLEngine.training import step_loss
+from SSLEngine.training import validate
+from toy_exams import toy_study
+
+Array = npt.NDArray[np.float64]
 
 SPACING_MM, PATCH = 1.75, 144
+#: How far a seam detector's area under the curve may lie from one half; some 100 regions leave 0.04 to chance.
+SEAM_BOUND = 0.12
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -170,6 +196,194 @@ def test_an_image_without_regions_has_no_instances() -> None:
 
 
 # ---------------------------------------------------------------------------------------------
+# Seams
+#
+# A seam is a step across the outline. Noise or shuffled pixels inside a region are no seam but what the network shall
+# find, so both detectors look for the step alone. Zero-mean texture cancels in `step`, which averages over stretches of
+# the outline before it takes a difference, and takes off the differences found 3 px further in and out; and it has no
+# preferred direction, so `across` compares the slope across the outline with the slope along it. Both are compared
+# with outlines of other regions, drawn by the same rules, on images that nothing was done to: outlines avoid flat
+# places there too. AUC 0.5 says that the outline of a region looks like any outline.
+
+
+def step(image: Array, inwards: Array, angle: Array, stretches: int = 12) -> float:
+    """Mean difference of the two sides of the outline over stretches of it, less that 3 px further in and out."""
+    stretch = (angle * stretches).astype(int)
+
+    def differences(at: float) -> float:
+        sides = [(inwards > at) & (inwards < at + 3), (inwards < at) & (inwards > at - 3)]
+        found = []
+        for k in range(stretches):
+            inner, outer = (image[side & (stretch == k)] for side in sides)
+            if len(inner) > 2 and len(outer) > 2:
+                found.append(abs(inner.mean() - outer.mean()))
+        return float(np.mean(found)) if found else 0.0
+
+    return differences(0.0) - (differences(3.0) + differences(-3.0)) / 2
+
+
+def across(image: Array, inwards: Array, angle: Array) -> float:
+    """How much steeper the image, less its finest texture, is across the outline than along it."""
+    slope_y, slope_x = np.gradient(ndimage.gaussian_filter(image, 1.0))
+    normal_y, normal_x = np.gradient(ndimage.gaussian_filter(inwards, 1.0))
+    rim = np.abs(inwards) < 2
+    length = np.hypot(normal_y, normal_x) + 1e-6
+    through = ((slope_y * normal_y + slope_x * normal_x) / length)[rim]
+    along = ((slope_x * normal_y - slope_y * normal_x) / length)[rim]
+    return float(np.log(((through**2).mean() + 1e-9) / ((along**2).mean() + 1e-9)))
+
+
+DETECTORS = (step, across)
+
+
+def seams(looked_at: torch.Tensor, found: Distorted) -> list[tuple[float, ...]]:
+    """What the detectors say of the outlines in some images, of the regions that lie wholly inside."""
+    answers_ = []
+    for image, regions in zip(looked_at[:, 0].numpy(), found.regions.numpy(), strict=True):
+        for region in regions:
+            rows, columns = (np.flatnonzero(region.any(axis)) for axis in (1, 0))
+            if len(rows) == 0 or min(rows[0], columns[0]) < 8 or max(rows[-1], columns[-1]) >= PATCH - 8:
+                continue
+            box = slice(rows[0] - 8, rows[-1] + 9), slice(columns[0] - 8, columns[-1] + 9)
+            inside = region[box]
+            inwards = ndimage.distance_transform_edt(inside) - ndimage.distance_transform_edt(~inside)
+            inwards += np.where(inside, -0.5, 0.5)
+            middle_y, middle_x = ndimage.center_of_mass(inside)
+            y, x = np.indices(inside.shape)
+            angle = np.arctan2(y - middle_y, x - middle_x) / (2 * np.pi) % 1
+            answers_.append(tuple(detector(image[box], inwards, angle) for detector in DETECTORS))
+    return answers_
+
+
+def seam_auc(images: torch.Tensor, name: str, **changes: object) -> list[float]:
+    """Area under the curve of each detector: outlines of distorted regions against those of untouched places."""
+    given = {"types": (name,), "regions": (3, 3), "overlap": 0.0, **changes}
+    ours, others = [], []
+    for seed in range(3):
+        found = distorted(images, seed, **given)
+        ours += seams(found.images, found)
+        others += seams(images, distorted(images, seed + 100, **given))
+    assert min(len(ours), len(others)) > 50
+    one, two = np.array(ours), np.array(others)
+    return ((one[:, None] > two) + 0.5 * (one[:, None] == two)).mean((0, 1)).tolist()
+
+
+@pytest.mark.parametrize("name", REGION_TYPES)
+def test_a_seam_detector_is_near_chance(images: torch.Tensor, name: str) -> None:
+    for detector, area in zip(DETECTORS, seam_auc(images, name), strict=True):
+        assert abs(area - 0.5) <= SEAM_BOUND, f"{detector.__name__}: {area:.2f}"
+
+
+@pytest.mark.parametrize("name", ["swap", "inpainting", "intensity"])
+def test_the_seam_detectors_see_seams(images: torch.Tensor, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distorting, "levelled", lambda content, patches: content)
+    by_step, by_slope = seam_auc(images, name, edge_mm=0.01)
+    assert by_step > 0.85
+    assert by_slope > 0.7
+
+
+# ---------------------------------------------------------------------------------------------
+# Each type
+
+
+def one_patch(image: torch.Tensor) -> Patches:
+    """A single round region in the middle of an image ``(P, P)``."""
+    side = image.shape[0]
+    step_ = torch.arange(side) - (side - 1) / 2
+    inside = torch.hypot(step_[:, None], step_) < side / 3
+    column = torch.ones(1, 1, 1)
+    low, high = float(image.min()) * column, float(image.max()) * column
+    return Patches(image[None], image.flip(0)[None], inside[None].float(), torch.tensor([side / 1.5]), low, high)
+
+
+def made(name: str, patches: Patches, seed: int = 0, **changes: object) -> torch.Tensor:
+    draws = distorting.Draws(torch.Generator().manual_seed(seed), torch.device("cpu"))
+    settings = Distortions(**changes)  # type: ignore[arg-type]
+    return distorting.EFFECTS[name](patches, SPACING_MM, settings, draws)[0]
+
+
+def test_shuffling_moves_pixels_within_tiles_only() -> None:
+    image = torch.arange(40.0)[:, None] * 100 + torch.arange(40.0)
+    found = made("shuffling", one_patch(image), shuffling_mm=(7.0, 7.0))
+    assert torch.equal(found.flatten().sort().values, image.flatten().sort().values)
+    assert (found != image).float().mean() > 0.9
+    moved = torch.stack([found // 100 - image // 100, found % 100 - image % 100]).abs()
+    # Tiles of 7 mm are 4 px wide: no pixel goes further than 3.
+    assert moved.max() == 3
+
+
+def test_half_of_the_intensity_maps_rise_throughout() -> None:
+    ramp = torch.linspace(-1, 3, 40).expand(40, 40)
+    rising = 0
+    for seed in range(60):
+        curve = made("intensity", one_patch(ramp), seed)[0]
+        assert torch.allclose(curve[[0, -1]], ramp[0, [0, -1]], atol=1e-5)
+        assert (curve - ramp[0]).abs().max() > 0.2
+        rising += bool((curve.diff() > -1e-5).all())
+    assert 15 <= rising <= 45
+
+
+def test_inpainting_forgets_what_was_there_and_noise_does_not() -> None:
+    image = torch.randn(60, 60, generator=torch.Generator().manual_seed(1))
+    painted = made("inpainting", one_patch(image), inpainting=(0.7, 0.7))
+    noisy = made("noise", one_patch(image), noise=(0.5, 0.5))
+    assert abs(float(torch.corrcoef(torch.stack([painted.flatten(), image.flatten()]))[0, 1])) < 0.1
+    assert float(painted.std()) == pytest.approx(0.7, abs=0.03)
+    assert float(painted.abs().max()) <= 0.7 * 3**0.5
+    assert float((noisy - image).std()) == pytest.approx(0.5, abs=0.03)
+
+
+def test_blur_has_the_sigma_that_is_set() -> None:
+    point = torch.zeros(41, 41)
+    point[20, 20] = 1.0
+    found = made("blur", one_patch(point), blur_mm=(3.5, 3.5))
+    assert float(found.sum()) == pytest.approx(1.0, abs=1e-3)
+    away = torch.arange(41.0) - 20
+    # 3.5 mm are 2 px, along both axes.
+    for axis in (0, 1):
+        assert float((found.sum(axis) * away**2).sum()) == pytest.approx(4.0, rel=0.02)
+
+
+def test_bias_scales_smoothly() -> None:
+    image = torch.ones(40, 40) + torch.eye(40)
+    image[0, 0] = 0.0
+    ratio = made("bias", one_patch(image), bias=(0.5, 0.5)) / image.clamp(min=1e-3)
+    middle = ratio[20, 20]
+    assert abs(abs(float(middle) - 1) - 0.5) < 0.1
+    assert float(ratio[1:, 1:].diff(dim=0).abs().max()) < 0.1
+    assert float(ratio[1, 1]) == pytest.approx(1.0, abs=0.05)
+
+
+def test_swap_takes_content_from_elsewhere_in_the_same_image() -> None:
+    # Every pixel of image k holds k + its own place, so that content tells where it comes from.
+    place = torch.arange(float(PATCH**2)).reshape(PATCH, PATCH) / PATCH**2
+    coded = torch.stack([place + 10 * k for k in range(4)])[:, None]
+    settings = Distortions(types=("swap",))
+    draws = distorting.Draws(torch.Generator().manual_seed(0), torch.device("cpu"))
+    mask = torch.ones(4, PATCH, PATCH, dtype=torch.bool)
+    windows = distorting.drawn_windows(mask, SPACING_MM, settings, draws)
+    patches = distorting.patches_of(coded, windows)
+    owner = torch.arange(4).repeat_interleave(len(windows.sides) // 4)
+    for content in (patches.pixels, patches.elsewhere):
+        assert torch.equal((content / 10).floor().long(), owner[:, None, None].expand_as(content).contiguous())
+    moved = (windows.corners - windows.sources).float().norm(dim=1)
+    assert (moved > 0).all()
+    assert (moved >= 0.5 * windows.sides).float().mean() > 0.8
+
+
+def test_outpainting_is_off_unless_asked_and_keeps_one_place(images: torch.Tensor) -> None:
+    kind = 1 + TYPES.index("outpainting")
+    assert not (distorted(images).kinds == kind).any()
+    found = distorted(images, outpainting=1.0)
+    assert bool((found.kinds == torch.tensor([kind, 0, 0, 0])).all())
+    share = found.regions[:, 0].float().mean((1, 2))
+    assert 0.6 < share.min() < share.max() < 0.97
+    same = (found.images == images).float().mean((1, 2, 3))
+    assert bool((same > 0.02).all())
+    assert bool((found.types == kind * found.regions[:, 0]).all())
+
+
+# ---------------------------------------------------------------------------------------------
 # Settings
 
 
@@ -181,3 +395,109 @@ def test_wrong_settings_are_refused_with_their_name() -> None:
     ):
         with pytest.raises(SettingsError, match=name):
             parse({"data": {"path": "x"}, "distortions": wrong}, Finetune)
+
+
+# ---------------------------------------------------------------------------------------------
+# The task of the U-Net
+
+
+def batch_of(images: torch.Tensor) -> Batch:
+    labels = torch.full((len(images), PATCH, PATCH), -1)
+    return Batch(images, labels, {}, {}, {}, SPACING_MM, images)
+
+
+@pytest.fixture
+def task_and_target(images: torch.Tensor) -> tuple[DistortionPrediction, torch.Tensor]:
+    task, batch = DistortionPrediction(Distortions()), batch_of(images)
+    task.distort(batch, torch.Generator().manual_seed(3))
+    return task, task.target(batch)
+
+
+def perfect(task: DistortionPrediction, target: torch.Tensor) -> torch.Tensor:
+    one_hot = functional.one_hot(target[:, 2].long(), task.classes).permute(0, 3, 1, 2).float()
+    return torch.cat([20 * one_hot - 10, target[:, :1]], dim=1)
+
+
+def test_target_holds_clean_given_and_types(
+    images: torch.Tensor, task_and_target: tuple[DistortionPrediction, torch.Tensor]
+) -> None:
+    task, target = task_and_target
+    expected = distorted(images, 3)
+    assert task.pixel_outputs == len(TYPES) + 2
+    assert torch.equal(target[:, :1], images)
+    assert torch.equal(target[:, 1:2], expected.images)
+    assert torch.equal(target[:, 2].long(), expected.types)
+
+
+def test_a_perfect_output_costs_nothing_and_scores_full(
+    task_and_target: tuple[DistortionPrediction, torch.Tensor],
+) -> None:
+    task, target = task_and_target
+    best = perfect(task, target)
+    assert float(task.loss(best, target)) < 0.01
+    scores = task.score(best, target, SPACING_MM)
+    assert scores["region_dice"] == scores["type_accuracy"] == 1.0
+    assert scores["restored_rmse"] == 0.0
+    assert scores["untouched_rmse"] > 0.2
+
+
+def test_each_part_of_the_loss_is_felt(task_and_target: tuple[DistortionPrediction, torch.Tensor]) -> None:
+    task, target = task_and_target
+    best = perfect(task, target)
+    wrong_type = best.clone()
+    wrong_type[:, 1 : task.classes] = best[:, 1 : task.classes].roll(1, dims=1)
+    copied = best.clone()
+    copied[:, task.classes] = target[:, 1]
+    assert float(task.loss(wrong_type, target)) > 1.0
+    assert task.score(wrong_type, target, SPACING_MM)["type_accuracy"] == 0.0
+    assert task.score(wrong_type, target, SPACING_MM)["region_dice"] == 1.0
+    assert float(task.loss(copied, target)) > float(task.loss(best, target)) + 0.05
+    scores = task.score(copied, target, SPACING_MM)
+    assert scores["restored_rmse"] == scores["untouched_rmse"]
+
+
+def test_images_without_distortions_cost_little_and_have_no_score(images: torch.Tensor) -> None:
+    task = DistortionPrediction(Distortions())
+    target = task.target(batch_of(images))
+    output = perfect(task, target).requires_grad_()
+    loss = task.loss(output, target)
+    loss.backward()
+    assert float(loss.detach()) < 0.01
+    assert output.grad is not None
+    assert output.grad.isfinite().all()
+    assert all(math.isnan(v) for v in task.score(output.detach(), target, SPACING_MM).values())
+
+
+def test_picture_shows_input_types_and_restored(
+    task_and_target: tuple[DistortionPrediction, torch.Tensor],
+) -> None:
+    task, target = task_and_target
+    axes = Figure().subplots()
+    task.draw(axes, target[0, 1].numpy(), perfect(task, target)[0].numpy())
+    shown = np.asarray(axes.images[0].get_array())
+    assert shown.shape == (PATCH, 3 * PATCH)
+    assert np.array_equal(shown[:, :PATCH], target[0, 1].numpy())
+    assert np.array_equal(shown[:, 2 * PATCH :], target[0, 0].numpy())
+    written = {text.get_text() for text in axes.texts}
+    assert written == {TYPES[int(k) - 1] for k in target[0, 2].unique() if k}
+
+
+def test_learns_beside_the_geometric_tasks() -> None:
+    names = ("positions", "crossings", "distortions")
+    grid = Grid(patch=64, spacing_mm=3.0, phases=1)
+    given = Pretrain(data=Data(path="toy"), pretext=names, grid=grid)
+    tasks = make_pretexts(names, given)
+    records = [r for seed in range(2) for r in study_records(toy_study(seed, slices=5), tasks, grid, [])]
+    slices = SliceSet(records, grid.spacing_mm, torch.device("cpu"))
+    everything = torch.arange(len(records))
+    torch.manual_seed(0)
+    network = TaskUNet((4, 8, 16), {t.name: t.pixel_outputs for t in tasks})
+    stream = Stream(everything, [(t, 1.0) for t in tasks])
+    run = Run(network, slices, [stream], Schedule(steps=2, batch=4), Augmentation(), 64, 0, everything)
+    run.blank = blank_losses(run)
+    assert set(run.blank) == set(names)
+    step_loss(run, 0, 0, 1).backward()
+    for name in names:
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.pixel_heads[name].parameters())
+    scores = validate(run, network)
+    assert set(scores["distortions"]) == {"region_dice", "type_accuracy", "restored_rmse", "untouched_rmse"}

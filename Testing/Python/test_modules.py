@@ -279,6 +279,9 @@ def test_settings_of_the_panel(window: Window) -> None:
     assert parsed.seed == 7
     assert parsed.network.widths == (8, 16, 32)
     assert parsed.grid.patch == 64
+    panel.ui.distortionsCheckBox.checked = True
+    assert parse(panel.logic.settings(node), Pretrain).pretext == ("positions", "distortions")
+    panel.ui.distortionsCheckBox.checked = False
     panel.ui.positionsCheckBox.checked = False
     with pytest.raises(ValueError, match="Nothing to learn"):
         panel.logic.settings(node)
