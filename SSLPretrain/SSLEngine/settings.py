@@ -337,7 +337,7 @@ class Distortions(Strict, frozen=True):
     inpainting: Range = (0.5, 1.0)
     bias: Range = (0.5, 1.0)
     outpainting: Share = 0.0
-    background_weight: Positive = 0.2
+    background_weight: Positive = 0.05
     dice: NonNegative = 1.0
     restoration: NonNegative = 1.0
 

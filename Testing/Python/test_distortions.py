@@ -468,18 +468,20 @@ def test_images_without_distortions_cost_little_and_have_no_score(images: torch.
     assert all(math.isnan(v) for v in task.score(output.detach(), target, SPACING_MM).values())
 
 
-def test_picture_shows_input_types_and_restored(
+def test_picture_shows_the_restored_image_with_the_types(
     task_and_target: tuple[DistortionPrediction, torch.Tensor],
 ) -> None:
     task, target = task_and_target
-    axes = Figure().subplots()
-    task.draw(axes, target[0, 1].numpy(), perfect(task, target)[0].numpy())
-    shown = np.asarray(axes.images[0].get_array())
-    assert shown.shape == (PATCH, 3 * PATCH)
-    assert np.array_equal(shown[:, :PATCH], target[0, 1].numpy())
-    assert np.array_equal(shown[:, 2 * PATCH :], target[0, 0].numpy())
-    written = {text.get_text() for text in axes.texts}
-    assert written == {TYPES[int(k) - 1] for k in target[0, 2].unique() if k}
+    given, clean, types = target[0, 1].numpy(), target[0, 0].numpy(), target[0, 2].numpy()
+    for values in (perfect(task, target)[0].numpy(), target[0].numpy()):
+        axes = Figure().subplots()
+        task.draw(axes, given, values)
+        shown, *layers = (np.asarray(item.get_array()) for item in axes.images)
+        assert np.array_equal(shown, clean)
+        for number, layer in enumerate(layers, 1):
+            assert np.array_equal(layer[..., 3] > 0, types == number)
+        assert {text.get_text() for text in axes.texts} <= {TYPES[int(k) - 1] for k in np.unique(types) if k}
+        assert axes.texts
 
 
 def test_learns_beside_the_geometric_tasks() -> None:

@@ -94,34 +94,30 @@ class DistortionPrediction:
         }
 
     def draw(self, axes: Any, image: Array, values: Any) -> None:
-        """Side by side the image given, the types on it in colours, and the restored image.
+        """The image as it was or is restored, with the regions in the colours and by the names of their types.
 
-        ``values`` is an output ``(classes + 1, P, P)``, or a target ``(3, P, P)``, whose clean image is shown.
+        ``values`` is an output ``(classes + 1, P, P)``, or a target ``(3, P, P)``.
         """
-        given, values = np.asarray(image), np.asarray(values)
+        values = np.asarray(values)
         truth = len(values) == 3
         types = values[2].astype(int) if truth else values[: self.classes].argmax(0)
-        restored = values[0] if truth else values[self.classes]
-        low, high = np.percentile(given, (0.5, 99.5))
-        axes.imshow(np.concatenate([given, given, restored], axis=1), cmap="gray", vmin=low, vmax=high)
-        width = given.shape[1]
+        low, high = np.percentile(image, (0.5, 99.5))
+        axes.imshow(values[0] if truth else values[self.classes], cmap="gray", vmin=low, vmax=high)
         for number, (name, colour) in enumerate(zip(TYPES, COLOURS, strict=True), 1):
-            draw_type(axes, types == number, name, colour, width)
+            draw_type(axes, types == number, name, colour)
 
 
-def draw_type(axes: Any, mask: Any, name: str, colour: str, shift: int) -> None:
-    """One type of distortion in its colour, ``shift`` pixels to the right, each larger patch with its name."""
+def draw_type(axes: Any, mask: Any, name: str, colour: str) -> None:
+    """One type of distortion in its colour, each larger patch of it with its name."""
     from matplotlib.colors import to_rgba
 
     layer = np.zeros((*mask.shape, 4))
-    layer[mask] = to_rgba(colour, 0.55)
-    axes.imshow(layer, extent=(shift - 0.5, shift + mask.shape[1] - 0.5, mask.shape[0] - 0.5, -0.5))
+    layer[mask] = to_rgba(colour, 0.35)
+    axes.imshow(layer, interpolation="nearest")
     patches, count = ndimage.label(mask)
-    for y, x in ndimage.center_of_mass(mask, patches, range(1, count + 1)):
-        if (patches == patches[round(y), round(x)]).sum() >= NAMED_PIXELS and mask[round(y), round(x)]:
-            axes.text(x + shift, y, name, color="white", fontsize=5, ha="center", va="center")
-    axes.set_xlim(-0.5, 3 * mask.shape[1] - 0.5)
-    axes.set_ylim(mask.shape[0] - 0.5, -0.5)
+    for number, (y, x) in enumerate(ndimage.center_of_mass(mask, patches, range(1, count + 1)), 1):
+        if (patches == number).sum() >= NAMED_PIXELS:
+            axes.text(x, y, name, color="white", fontsize=7, ha="center", va="center")
 
 
 def dice_loss(logits: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
