@@ -21,6 +21,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
+from .instances import Instances
+from .instances import boxes_of
 from .settings import REGION_TYPES
 from .settings import Distortions
 
@@ -514,7 +516,7 @@ def distort(images: torch.Tensor, settings: Distortions, spacing_mm: float, gene
     return outpainted(found, images, mask, spacing_mm, settings, draws) if settings.outpainting else found
 
 
-def instance_targets(found: Distorted, clean: torch.Tensor) -> list[dict[str, torch.Tensor]]:
+def instance_targets(found: Distorted, clean: torch.Tensor) -> list[Instances]:
     """What torchvision's Mask R-CNN learns from, one dictionary for each image.
 
     Args:
@@ -523,13 +525,10 @@ def instance_targets(found: Distorted, clean: torch.Tensor) -> list[dict[str, to
 
     Returns:
         ``boxes`` ``(n, 4)`` float32 x0 y0 x1 y1, round the outer edges of the outermost pixels (so x1 is the last
-        column plus one); ``labels`` ``(n,)`` int64 from 1; ``masks`` ``(n, P, P)`` uint8; ``clean`` ``(1, P, P)``.
+        column plus one); ``labels`` ``(n,)`` int64 from 1; ``masks`` ``(n, P, P)`` bool; ``clean`` ``(1, P, P)``.
     """
     targets = []
     for regions, kinds, image in zip(found.regions, found.kinds, clean, strict=True):
         masks = regions[kinds > 0]
-        columns, rows = masks.any(1).float(), masks.any(2).float()
-        ends = [part for line in (columns, rows) for part in (line.argmax(1), line.shape[1] - line.flip(1).argmax(1))]
-        boxes = torch.stack([ends[0], ends[2], ends[1], ends[3]], dim=1).float()
-        targets.append({"boxes": boxes, "labels": kinds[kinds > 0], "masks": masks.to(torch.uint8), "clean": image})
+        targets.append({"boxes": boxes_of(masks), "labels": kinds[kinds > 0], "masks": masks, "clean": image})
     return targets

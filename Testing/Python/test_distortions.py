@@ -180,7 +180,7 @@ def test_instances_are_what_torchvision_wants(images: torch.Tensor) -> None:
         count = int((kinds > 0).sum())
         assert target["boxes"].shape == (count, 4)
         assert target["labels"].tolist() == [k for k in kinds.tolist() if k]
-        assert target["masks"].dtype == torch.uint8
+        assert target["masks"].dtype == torch.bool
         assert torch.equal(target["clean"], clean)
         for (x0, y0, x1, y1), mask in zip(target["boxes"].int().tolist(), target["masks"], strict=True):
             rows, columns = mask.nonzero().unbind(1)

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from safetensors.torch import save_file
 
+from SSLEngine.distorting import TYPES
 from SSLEngine.instances import Instances
 from SSLEngine.instances import average_precision
 from SSLEngine.instances import boxes_of
@@ -33,6 +34,7 @@ from SSLEngine.models import load_model
 from SSLEngine.models import read_card
 from SSLEngine.models import save_model
 from SSLEngine.pretext import TASKS
+from SSLEngine.pretext import make_pretexts
 from SSLEngine.pretext.base import Batch
 from SSLEngine.pretext.base import Geometry
 from SSLEngine.pretext.base import Host
@@ -52,6 +54,9 @@ from SSLEngine.settings import Pretrain
 from SSLEngine.settings import SettingsError
 from SSLEngine.settings import parse
 from SSLEngine.settings import plain
+from SSLEngine.slices import SliceSet
+from SSLEngine.slices import make_batch
+from SSLEngine.slices import study_records
 from SSLEngine.studies import read_cohort
 from SSLEngine.training import load_checkpoint
 
@@ -276,6 +281,36 @@ def test_each_scenario_carries_its_parts_over(
         assert kept == (weights if number < parts else [])
     assert not [n for n in after if n.startswith("restoration.")]
     assert read_card(held).network == read_card(pretrained).network
+
+
+def test_distortions_are_found_named_and_undone_by_the_same_network(toy_cohort: Path, tmp_path: Path) -> None:
+    settings = parse(job_settings(toy_cohort, pretext=["distortions"]), Pretrain)
+    _, card = load_model(pretrain(settings, Reporter(tmp_path)))
+    assert card.heads["region"] == {"distortions": len(TYPES)}
+    assert {"region_dice", "restored_rmse", "untouched_rmse", "ap50"} <= set(card.scores["distortions"])
+    assert card.pretexts["distortions"]["regions"] == [1, 4]
+    low, high = card.network["mask_rcnn"]["anchors_mm"][0], card.network["mask_rcnn"]["anchors_mm"][-1]
+    # The longest diameters are 8 to 30 % of 192 mm, and a region may be half as wide as long.
+    assert 0.08 * 192 / 2 < low < high < 0.3 * 192
+
+
+def test_true_regions_are_a_perfect_answer(toy_cohort: Path) -> None:
+    settings = parse(job_settings(toy_cohort, pretext=["distortions"]), Pretrain)
+    [task] = region_tasks(make_pretexts(["distortions"], settings))
+    records = list(study_records(read_cohort(toy_cohort).studies[0], [], settings.grid, []))
+    slices, generator = SliceSet(records, 3.0, CPU), torch.Generator().manual_seed(0)
+    batch = make_batch(slices, torch.arange(len(slices)), 64, None, generator)
+    task.distort(batch, generator)
+    truth = task.instances(batch)
+    found = [{**t, "scores": torch.ones(len(t["labels"])), "restored": t["clean"]} for t in truth]
+    assert sum(len(t["labels"]) for t in truth) > 5
+    assert found_again(found, truth) == {"ap50": 1, "named": 1}
+    figures = task.score(task.of_regions(found, batch), task.target(batch), 3.0)
+    assert figures["restored_rmse"] == 0
+    assert figures["untouched_rmse"] > 0.1
+    # Where two regions overlap, the answer takes one and the truth the other.
+    assert figures["region_dice"] == 1
+    assert figures["type_accuracy"] > 0.95
 
 
 def test_held_parts_learn_later(pretrained: Path, toy_cohort: Path, tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import torch
     from matplotlib.axes import Axes
 
+    from ..distorting import Distorted
+
 
 @dataclass(frozen=True)
 class Host:
@@ -78,7 +80,7 @@ class Batch:
         values: By pretext name, ``(B, k)``.
         spacing_mm: In-plane spacing of the patch.
         clean: The images before a pretext distorted them; the same tensor where none did.
-        types: ``(B, P, P)`` int64 class of what a pretext did to each pixel, 0 for nothing; None where none says.
+        distorted: What a pretext did to regions of the images; None where none did.
     """
 
     images: torch.Tensor
@@ -88,7 +90,7 @@ class Batch:
     values: dict[str, torch.Tensor]
     spacing_mm: float
     clean: torch.Tensor
-    types: torch.Tensor | None = None
+    distorted: Distorted | None = None
 
 
 class Pretext(Protocol):

@@ -1,14 +1,15 @@
-"""Synthetic distortions, found, named and undone by a U-Net. Needs no headers.
+"""Synthetic distortions, found, named and undone. Needs no headers.
 
 After Felfeliyan et al., CMIG 2023 (10.1016/j.compmedimag.2023.102297), who teach a Mask R-CNN to localise distorted
-regions, to tell the type of distortion and to recover the pixels. Here the same distortions
-(:mod:`SSLEngine.distorting`) are learned pixel by pixel, so that the task combines with those of the planes: a type for
-every pixel, and the image as it was.
+regions, to tell the type of distortion and to recover the pixels: with ``--network mask-rcnn``, that is done here. A
+U-Net learns the same distortions (:mod:`SSLEngine.distorting`) pixel by pixel, so that the task combines with those of
+the planes: a type for every pixel, and the image as it was.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,10 @@ from torch.nn import functional
 
 from ..distorting import TYPES
 from ..distorting import distort
+from ..distorting import instance_targets
 from ..geometry import Array
+from ..instances import Instances
+from ..instances import class_shares
 from ..settings import Distortions
 from .base import Batch
 from .base import Geometry
@@ -38,7 +42,8 @@ class DistortionPrediction:
     """
 
     name = "distortions"
-    classes = len(TYPES) + 1
+    region_classes = len(TYPES)
+    classes = region_classes + 1
     pixel_outputs = classes + 1
     image_outputs = 0
 
@@ -51,13 +56,23 @@ class DistortionPrediction:
 
     def distort(self, batch: Batch, generator: torch.Generator) -> None:
         """Distorts regions of every image."""
-        found = distort(batch.images, self.settings, batch.spacing_mm, generator)
-        batch.images, batch.types = found.images, found.types
+        batch.distorted = distort(batch.images, self.settings, batch.spacing_mm, generator)
+        batch.images = batch.distorted.images
 
     def target(self, batch: Batch) -> torch.Tensor:
         """The clean image, the one given, and the class of every pixel, ``(B, 3, P, P)`` float32."""
-        types = torch.zeros_like(batch.labels) if batch.types is None else batch.types
+        types = torch.zeros_like(batch.labels) if batch.distorted is None else batch.distorted.types
         return torch.cat([batch.clean, batch.images, types[:, None].to(batch.clean.dtype)], dim=1)
+
+    def instances(self, batch: Batch) -> list[Instances]:
+        """The distorted regions of each image, with its clean pixels."""
+        assert batch.distorted is not None, "a batch is distorted before its regions are asked for"
+        return instance_targets(batch.distorted, batch.clean)
+
+    def of_regions(self, found: Sequence[Instances], batch: Batch) -> torch.Tensor:
+        """Share of each class on every pixel, and the restored image: what the U-Net's head gives."""
+        restored = [f.get("restored", image) for f, image in zip(found, batch.images, strict=True)]
+        return torch.cat([class_shares(found, self.region_classes), torch.stack(restored).float()], dim=1)
 
     def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Cross-entropy over the classes, a Dice term over the types, and the squared error of the restored image.
