@@ -159,6 +159,25 @@ def planes(arguments: argparse.Namespace) -> int:
     return jobs.EXIT_FINISHED
 
 
+def anomalies(arguments: argparse.Namespace) -> int:
+    """Maps and scores where an exam looks unlike those that a model was pretrained on."""
+    from . import anomalies as finding
+
+    def show(done: int, total: int, message: str) -> None:
+        print(f"{done} of {total}: {message}", file=sys.stderr, flush=True)
+
+    document = finding.find(
+        Path(arguments.model),
+        Path(arguments.input),
+        Path(arguments.out),
+        arguments.device,
+        arguments.labels_suffix,
+        show,
+    )
+    _say(arguments, document, finding.table(document))
+    return jobs.EXIT_FINISHED
+
+
 def evaluate(arguments: argparse.Namespace) -> int:
     """Compares segmentations with reference labels."""
     from . import measure
@@ -510,6 +529,15 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--model", required=True, help="model that was pretrained with --pretext crossings")
     sub.add_argument("input", metavar="INPUT", help="study folder")
     sub.add_argument("--hosts", metavar="ROLE[,ROLE]", help="look at slices of these roles only, for instance sax")
+    sub.add_argument("--device", default="auto")
+    sub.add_argument("--labels-suffix", default="_seg")
+
+    sub = verb("anomalies", anomalies)
+    sub.add_argument("--model", required=True, help="model that was pretrained with --pretext distortions")
+    sub.add_argument("input", metavar="INPUT", help="study folder or image file")
+    sub.add_argument(
+        "--out", required=True, metavar="FILE.nii.gz", help="map of the first view, others beside; or a folder"
+    )
     sub.add_argument("--device", default="auto")
     sub.add_argument("--labels-suffix", default="_seg")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -89,6 +90,8 @@ class Card:
         groups: Names of the classes of a classification model, in the order of its outputs; else empty.
         pooling: How a classification model weighs the slices of a study.
         scores: Figures measured on held-out subjects, by task.
+        normal: Mean and standard deviation of the anomaly scores of held-out slices, by role; empty where
+            ``distortions`` was not learned.
         provenance: Where it came from: job, seed, subjects, initial model, versions.
     """
 
@@ -103,6 +106,7 @@ class Card:
     groups: list[str] = field(default_factory=list)
     pooling: Pooling = "attention"
     scores: dict[str, Any] = field(default_factory=dict)
+    normal: dict[str, tuple[float, float]] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
@@ -229,6 +233,7 @@ def _usable(card: Card) -> bool:
     return (
         "spacing_mm" in card.grid
         and grid.patch <= MAX_PATCH
+        and all(math.isfinite(value) for pair in card.normal.values() for value in pair)
         and all(name.isidentifier() and 0 < count <= MAX_CHANNELS for name, count in heads)
         and (card.kind != "segmentation" or structures == len(labels))
         and (card.kind != "classification" or _usable_groups(card.groups))

@@ -18,6 +18,7 @@ from msgspec import structs
 
 from . import __version__
 from . import jobs
+from .anomalies import normal_scores
 from .jobs import Reporter
 from .models import HEADS
 from .models import PARTS
@@ -35,6 +36,7 @@ from .networks.attention import StudyClassifier
 from .pretext import check_names
 from .pretext import make_pretexts
 from .pretext.base import Pretext
+from .pretext.distortions import DistortionPrediction
 from .regions import Regions
 from .regions import region_tasks
 from .regions import with_anchors
@@ -219,9 +221,16 @@ def pretrain_on(
         roles=sorted({i.role for i in slices.infos}),
         pretexts={t.name: plain(getattr(settings, t.name)) if hasattr(settings, t.name) else {} for t in pretexts},
         scores=run.history[-1] if run.history else {},
+        normal=normal_of(trained, run),
         provenance=provenance(settings.seed, slices, learned, None),
     )
     return trained, card
+
+
+def normal_of(trained: Net, run: Run) -> dict[str, tuple[float, float]]:
+    """Which anomaly scores are normal, from the held-out slices; nothing where distortions were not learned."""
+    learned = [task.name for stream in run.streams for task, _ in stream.tasks]
+    return normal_scores(trained, run.slices, run.held_out, run.patch) if DistortionPrediction.name in learned else {}
 
 
 def _split_for_score(

@@ -104,8 +104,7 @@ class Segmenter:
 
     def views(self, study: Study) -> list[View]:
         """The views of a study that this model was trained for; all usable ones where none has a fitting role."""
-        fitting = [v for v in study.views if v.role in self.card.roles]
-        return fitting or [v for v in study.views if v.role in HOST_ROLES] or list(study.views)
+        return fitting_views(study, self.card.roles)
 
     def segment(self, study: Study, view: View, phase: int) -> Result:
         """Segments one phase of one view of a study.
@@ -130,7 +129,7 @@ class Segmenter:
         hosts = [network_plane(plane, self.spacing_mm, self.side, centre) for plane in planes]
         maps = [plane_to_plane(plane, host) for plane, host in zip(planes, hosts, strict=True)]
         classes = np.zeros(images.shape, np.uint8)
-        for part in _alike(maps):
+        for part in alike(maps):
             first = part.start
             classes[part] = self._classes(images[part], planes[first], hosts[first])
         return classes
@@ -140,7 +139,7 @@ class Segmenter:
         """Class indices of slices that lie alike on their patch: probabilities are interpolated back, not labels."""
         patches = resample(torch.from_numpy(images).to(self.device), plane, host)
         share = self._shares(patches[:, None])
-        return _to_own_grid(share, host, plane).argmax(1).to(torch.uint8).cpu().numpy()
+        return to_own_grid(share, host, plane).argmax(1).to(torch.uint8).cpu().numpy()
 
     def _shares(self, images: torch.Tensor) -> torch.Tensor:
         """Share of each class on every pixel ``(B, C, P, P)`` of images ``(B, 1, P, P)``, background first."""
@@ -158,7 +157,13 @@ class Segmenter:
         return {e["name"]: float(counts[e["index"]]) * voxel for e in self.card.labels}
 
 
-def _alike(maps: Sequence[Array]) -> Iterator[slice]:
+def fitting_views(study: Study, roles: Sequence[str]) -> list[View]:
+    """The views of a study that have one of the roles; all usable ones where none has."""
+    fitting = [v for v in study.views if v.role in roles]
+    return fitting or [v for v in study.views if v.role in HOST_ROLES] or list(study.views)
+
+
+def alike(maps: Sequence[Array]) -> Iterator[slice]:
     """Runs of slices, at most :data:`SLICES_AT_ONCE`, whose pixels lie alike on their patches."""
     start = 0
     for k in range(1, len(maps) + 1):
@@ -181,7 +186,7 @@ def _distance_in_plane(offset: Array, plane: Plane) -> float:
     return float(np.hypot(offset @ plane.x_direction, offset @ plane.y_direction))
 
 
-def _to_own_grid(share: torch.Tensor, host: Plane, plane: Plane) -> torch.Tensor:
+def to_own_grid(share: torch.Tensor, host: Plane, plane: Plane) -> torch.Tensor:
     """Probabilities ``(B, C, h, w)`` on the network's grid to the image's own ``(B, C, H, W)``; background outside."""
     inside = torch.cat([share, torch.ones_like(share[:, :1])], dim=1)
     matrix = torch.from_numpy(plane_to_plane(plane, host)).float().to(share.device)

@@ -133,6 +133,22 @@ def planes(reporter: Reporter, model: str, input: str, device: str = "auto", lab
     return f"Found {len(document['planes'])} planes of {input}"
 
 
+def anomalies(
+    reporter: Reporter,
+    model: str,
+    input: str,  # noqa: A002
+    out: str,
+    device: str = "auto",
+    labels_suffix: str = "_seg",
+) -> str:
+    """Writes maps of what looks unlike the pretraining's exams; the document is the one of ``anomalies --json``."""
+    from .anomalies import find
+
+    document = find(Path(model), Path(input), Path(out), device, labels_suffix, _tell(reporter))
+    jobs.write_json(_folder(reporter) / RESULT_FILE, document)
+    return f"Looked for anomalies on {len(document['views'])} views of {input}"
+
+
 def targets(reporter: Reporter, study: str, pretrain: Mapping[str, Any]) -> str:
     """Draws what each pretext would have a network find on slices of a study.
 
@@ -254,6 +270,7 @@ TASKS: dict[str, Callable[..., str]] = {
     "phantom": phantom,
     "segment": segment,
     "planes": planes,
+    "anomalies": anomalies,
     "targets": targets,
     "export": export,
     "probe": probe,

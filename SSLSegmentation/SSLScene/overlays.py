@@ -28,6 +28,8 @@ SCALE: tuple[roles.Colour, ...] = (
     (0.37, 0.79, 0.38),
     (0.99, 0.91, 0.14),
 )
+#: Hot iron, for what should catch the eye.
+HOT: tuple[roles.Colour, ...] = ((0.25, 0.00, 0.00), (0.90, 0.05, 0.00), (1.00, 0.65, 0.00), (1.00, 1.00, 0.60))
 #: One colour a class for class maps (positions), repeated where there are more classes.
 CLASSES: tuple[roles.Colour, ...] = (
     (0.90, 0.62, 0.00),
@@ -47,7 +49,7 @@ HIDE_BELOW = 0.05
 def show_heatmap(
     scene: Any, exam: SceneExam, item: SceneView, values: npt.NDArray[Any], name: str, colour: roles.Colour
 ) -> list[Any]:
-    """Shows a map of values 0 to 1 (a line's heatmap, an anomaly map) in one colour, transparent where it is low.
+    """Shows a map of values 0 to 1 (a line's heatmap) in one colour, transparent where it is low.
 
     Args:
         scene: The MRML scene.
@@ -61,6 +63,13 @@ def show_heatmap(
         One scalar volume, or one a slice for a host that forms no volume.
     """
     return _show_scalars(scene, exam, item, values, name, ((0.0, 0.0, 0.0), colour), (0.0, 1.0), HIDE_BELOW)
+
+
+def show_hot(
+    scene: Any, exam: SceneExam, item: SceneView, values: npt.NDArray[Any], name: str, hide_below: float = 0.2
+) -> list[Any]:
+    """Shows a map of values 0 to 1 in the colours of hot iron, transparent below ``hide_below``; see `show_heatmap`."""
+    return _show_scalars(scene, exam, item, values, name, HOT, (0.0, 1.0), hide_below)
 
 
 def show_place(scene: Any, exam: SceneExam, item: SceneView, places: Sequence[float], name: str = "Place") -> list[Any]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from SSLEngine.geometry import Plane
 from SSLEngine.geometry import crossing_segment
+from SSLEngine.studies import read_study
+from SSLEngine.studies import write_view
 from SSLEngine.studies.study import Study
 from SSLEngine.studies.study import View
 
@@ -19,6 +23,7 @@ vtk = pytest.importorskip("vtk", reason="vtk is not installed")
 if not hasattr(slicer, "vtkMRMLScene"):
     pytest.skip("this slicer package has no MRML classes", allow_module_level=True)
 
+from SSLScene import anomalies  # noqa: E402
 from SSLScene import charts  # noqa: E402
 from SSLScene import coordinates  # noqa: E402
 from SSLScene import crossings  # noqa: E402
@@ -437,6 +442,61 @@ def test_overlays_lie_on_their_host(scene: Any) -> None:
     assert np.unique(exams.array_of(place)[3]) == pytest.approx([0.75])
     with pytest.raises(ValueError, match="shape"):
         overlays.show_heatmap(scene, exam, item, values[:, 1:], "x", (1, 1, 1))
+
+
+def anomalies_of(exam: exams.SceneExam, folder: Path) -> dict[str, Any]:
+    """A result of the engine's ``anomalies`` on an exam as a job gets it, with a map that tells voxels apart."""
+    document: dict[str, Any] = {"views": []}
+    for made in read_study(exams.write_study(exam, folder)).views:
+        values = np.random.default_rng(len(document["views"])).random((made.phases, *made.shape)).astype(np.float32)
+        path = folder / f"{made.name}_map.nii.gz"
+        write_view(replace(made, read_pixels=lambda phase, values=values: values[phase]), path)
+        entries = [
+            {"slice": k, "phase": phase, "score": float(values[phase, k].mean()), "z": None}
+            for phase in range(made.phases)
+            for k in range(made.shape[0])
+        ]
+        document["views"].append({"view": made.name, "role": made.role, "files": [str(path)], "slices": entries})
+    return document
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+def test_anomaly_maps_lie_on_their_views_and_follow_the_cine(scene: Any, tmp_path: Path, shifted: bool) -> None:
+    exam = exams.load_study(scene, heart(phases=3, shifted=shifted), "a")
+    layouts.show_views(scene, exam)
+    before = census(scene)
+    document = anomalies_of(exam, tmp_path)
+    found = anomalies.show_anomalies(scene, exam, exam.views, document)
+    item = exam.views[0]
+    assert len(found.maps) == sum(len(v.volumes) for v in exam.views)
+    for overlay, host in zip(found.maps, item.volumes, strict=False):
+        np.testing.assert_allclose(ras(overlay, (3, 4, 0)), ras(host, (3, 4, 0)), atol=1e-4)
+    first = found.maps[0]
+    for phase in (2, 0, 1):
+        item.browser.SetSelectedItemNumber(phase)
+        path = document["views"][0]["files"][0]
+        expected = sitk.GetArrayFromImage(sitk.ReadImage(path))[phase]
+        np.testing.assert_allclose(exams.array_of(first), expected, atol=1e-6)
+    if not shifted:
+        assert layouts.composite_node(scene, "Red").GetForegroundVolumeID() == first.GetID()
+    assert first.GetDisplayNode().GetApplyThreshold()
+    top = found.table.GetTable()
+    entries = [entry for each in document["views"] for entry in each["slices"]]
+    assert top.GetValue(0, 3).ToString() == f"{max(entry['score'] for entry in entries):.3f}"
+    assert top.GetNumberOfRows() == len(entries)
+    undo.remove_all(scene, "a")
+    assert not [n for n in undo.nodes(scene) if n.GetName() in ("Anomalies", first.GetName())]
+    assert census(scene)["vtkMRMLSequenceNode"] < before["vtkMRMLSequenceNode"]
+
+
+def test_a_broken_anomaly_map_leaves_nothing(scene: Any, tmp_path: Path) -> None:
+    exam = exams.load_study(scene, heart())
+    document = anomalies_of(exam, tmp_path)
+    before = census(scene)
+    Path(document["views"][1]["files"][0]).write_bytes(b"no image")
+    with pytest.raises(SceneError):
+        anomalies.show_anomalies(scene, exam, exam.views, document)
+    assert census(scene) == before
 
 
 # ---------------------------------------------------------------------------------------------
