@@ -113,7 +113,9 @@ def test_a_map_lies_on_its_image(role: str, index: int, pixel: tuple[int, int]) 
     assert found.maps.dtype == np.float32
     spot = found.maps[index]
     y, x = np.indices(spot.shape)
-    assert (float((spot * x).sum() / spot.sum()), float((spot * y).sum() / spot.sum())) == pytest.approx(pixel, abs=0.15)
+    assert (float((spot * x).sum() / spot.sum()), float((spot * y).sum() / spot.sum())) == pytest.approx(
+        pixel, abs=0.15
+    )
     assert spot[pixel[1], pixel[0]] > 0.9
     assert found.scores.argmax() == index
     assert found.seen[index, pixel[1], pixel[0]]
@@ -143,6 +145,7 @@ def test_of_overlapping_detections_the_surest_counts(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(network, "_detect", lambda images, levels: [some, none])
     monkeypatch.setattr(network, "_levels", lambda images: {})
     found = anomaly_map(network, torch.zeros(2, 1, 2, 2))
+    assert network.score_threshold == settings.score_threshold
     torch.testing.assert_close(found, torch.tensor([[[0.9, 0.6], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]]))
 
 
