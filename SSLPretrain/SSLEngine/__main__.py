@@ -135,6 +135,8 @@ def classify(arguments: argparse.Namespace) -> int:
         groups = Path(arguments.groups) if arguments.groups else None
         cohort = read_cohort(Path(arguments.cohort), labels_suffix=arguments.labels_suffix, groups=groups)
         document = classes.classify_cohort(classifier, cohort.studies)
+        for item in document["left_out"]:
+            print(f"{item['study']} is left out: {item['why']}", file=sys.stderr)
         text = classes.table(document["studies"], document["scores"])
     else:
         study = read_study(Path(arguments.input), labels_suffix=arguments.labels_suffix)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from .classify import SLICES_AT_ONCE
 from .classify import Classifier
 from .classify import usable
 from .classify import verdict_scores
@@ -36,6 +37,7 @@ from .settings import Grid
 from .settings import SettingsError
 from .settings import plain
 from .slices import SliceSet
+from .slices import make_batch
 from .studies import Cohort
 from .studies import Study
 from .studies import StudyError
@@ -44,9 +46,11 @@ from .targets import Classification
 from .training import SCORED_SLICES
 from .training import Run
 from .training import Stream
+from .training import autocast
 from .training import choose_device
 from .training import make_deterministic
 from .training import processes
+from .training import step_generator
 from .training import train
 
 #: Heads of the network under a classification: none. A Mask R-CNN cannot be without; nobody asks for its one class.
@@ -54,6 +58,8 @@ BODY_HEADS: dict[str, dict[str, dict[str, int]]] = {
     "unet": {"pixel": {}, "image": {}},
     "mask-rcnn": {"pixel": {}, "image": {}, "region": {CLASSIFICATION: 1}},
 }
+#: Slices that the head is adapted to, at most.
+ADAPTED_TO = 256
 
 
 def finetune_classifier(settings: Finetune, reporter: Reporter) -> Path:
@@ -174,11 +180,12 @@ def classifier_run(
     carried, report = PARTS[described.kind][settings.carry], None
     if start.card is not None:
         report = transfer(start.weights, body, key_map(start.weights, body, carried), carried)
-    network = StudyClassifier(body, len(groups), settings.pooling)
+    network = StudyClassifier(body, len(groups), settings.pooling).to(device)
     indices = torch.cat(bags)
+    adapt(network, slices, evenly(indices, min(ADAPTED_TO, len(indices))), grid.patch)
     steps = sensible_steps(settings.schedule.steps, len(indices), settings.schedule.batch, 40, 400, 3000)
     run = Run(
-        network=network.to(device),
+        network=network,
         slices=slices,
         streams=[Stream(indices, [(Classification(counts, settings.bag), 1.0)], bags, settings.bag)],
         schedule=with_steps(settings.schedule, steps),
@@ -186,11 +193,25 @@ def classifier_run(
         patch=grid.patch,
         seed=settings.seed,
         held_out=torch.cat(held_out) if held_out else torch.zeros(0, dtype=torch.int64),
-        frozen=("body.",) if settings.transfer == "decoder" else (),
-        warm=("body.",) if report is not None else (),
+        warm=tuple(f"body.{part}" for part in carried) if report is not None else (),
         warm_rate=settings.carried_rate,
     )
+    if settings.transfer == "decoder":
+        run.frozen = ("body.",)
+    elif report is not None and settings.frozen_share:
+        run.frozen, run.thaw = run.warm, round(settings.frozen_share * steps)
     return run, report
+
+
+@torch.no_grad()
+def adapt(network: StudyClassifier, slices: SliceSet, indices: torch.Tensor, patch: int) -> None:
+    """Tells the head how the network's features are distributed over some slices."""
+    found = []
+    for part in indices.split(SLICES_AT_ONCE):
+        batch = make_batch(slices, part, patch, None, step_generator(0, 0, 0))
+        with autocast(slices.device):
+            found.append(network.body.features(batch.images).float())
+    network.head.adapt(torch.cat(found))
 
 
 def bags_of(slices: SliceSet, studies: Sequence[Study]) -> list[torch.Tensor]:

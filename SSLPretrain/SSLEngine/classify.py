@@ -104,6 +104,9 @@ class Classifier:
             msg = f"{study.name} has no view that this model was trained on ({wanted}); see 'inspect' for its views."
             raise StudyError(msg)
         scores, weights = pool(self._slices(records)[None])
+        if not bool(scores.isfinite().all()):
+            msg = f"The model finds no finite probabilities for {study.name}; its weights are damaged, get it again."
+            raise StudyError(msg)
         shares = scores[0].softmax(0).tolist()
         probabilities = dict(zip(self.card.groups, shares, strict=True))
         return Verdict(study, probabilities, [r.info for r in records], weights[0].tolist())
@@ -185,10 +188,18 @@ def _case(verdict: Verdict) -> dict[str, Any]:
 
 
 def classify_cohort(classifier: Classifier, studies: Sequence[Study]) -> dict[str, Any]:
-    """``{"studies": [...], "scores": ...}``; the scores are null where no study's class is known."""
-    verdicts = [classifier.classify(study) for study in studies]
+    """``{"studies": [...], "left_out": [{"study", "why"}], "scores": ...}``.
+
+    The scores are null where no study's class is known; a study that cannot be used does not stop the others.
+    """
+    verdicts, left_out = [], []
+    for study in studies:
+        try:
+            verdicts.append(classifier.classify(study))
+        except StudyError as error:
+            left_out.append({"study": study.name, "why": str(error)})
     scores = verdict_scores(verdicts, classifier.card.groups)
-    return {"studies": [v.document() for v in verdicts], "scores": scores}
+    return {"studies": [v.document() for v in verdicts], "left_out": left_out, "scores": scores}
 
 
 def table(documents: Sequence[Mapping[str, Any]], scores: Mapping[str, Any] | None = None) -> str:

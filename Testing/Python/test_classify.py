@@ -23,6 +23,7 @@ from SSLEngine.classify import Classifier
 from SSLEngine.classify import Verdict
 from SSLEngine.classify import area_under_curve
 from SSLEngine.classify import balanced_accuracy
+from SSLEngine.classify import classify_cohort
 from SSLEngine.classify import read_classifier
 from SSLEngine.classify import table
 from SSLEngine.classify import verdict_scores
@@ -151,15 +152,30 @@ def test_attention_equals_the_pooled_features_of_the_paper() -> None:
     assert torch.allclose(weights[0], a, atol=1e-6)
 
 
-def test_features_are_the_largest_and_the_mean_value_of_the_bottleneck() -> None:
+def test_features_are_the_largest_and_the_mean_values_of_the_coarsest_levels() -> None:
     torch.manual_seed(0)
-    network = TaskUNet(WIDTHS, {"a": 2}).eval()
+    network = TaskUNet((2, 4, 8, 16), {"a": 2}).eval()
     kept: list[torch.Tensor] = []
-    network.encoder[-1].register_forward_hook(lambda _module, _inputs, output: kept.append(output))
+    for block in network.encoder:
+        block.register_forward_hook(lambda _module, _inputs, output: kept.append(output))
     found = network.features(torch.randn(2, 1, 16, 24))
-    assert found.shape == (2, network.feature_channels) == (2, 32)
-    assert torch.equal(found[:, :16], kept[0].amax((2, 3)))
-    assert torch.allclose(found[:, 16:], kept[0].mean((2, 3)))
+    assert found.shape == (2, network.feature_channels) == (2, 2 * (4 + 8 + 16))
+    assert torch.equal(found[:, :4], kept[1].amax((2, 3)))
+    assert torch.allclose(found[:, -16:], kept[3].mean((2, 3)))
+
+
+def test_the_head_does_not_see_how_channels_are_scaled() -> None:
+    features = torch.randn(50, 6)
+    made = []
+    for scale, shift in ((1.0, 0.0), (torch.tensor([1.0, 10, 0.1, 100, 5, 2]), torch.arange(6.0) * 50)):
+        torch.manual_seed(0)
+        head = GatedAttention(6, 2, "attention")
+        head.adapt(features * scale + shift)
+        made.append(head((features * scale + shift)[:5]))
+    assert torch.allclose(made[0], made[1], atol=1e-3)
+    # A channel that never changes stays finite.
+    head.adapt(torch.ones(5, 6))
+    assert bool(head(torch.ones(5, 6)).isfinite().all())
 
 
 def test_rare_classes_weigh_more_and_a_step_of_one_class_too() -> None:
@@ -459,10 +475,19 @@ def test_each_kind_of_model_says_which_verb_it_is_for() -> None:
         Classifier(network, card(kind="segmentation"), CPU)
     with pytest.raises(StudyError, match="fine-tune it with --target classification"):
         Classifier(network, card(kind="pretrained"), CPU)
-    study = toy_study(1)
+    study, whole = toy_study(1), toy_study(2)
     study.views = study.views[1:]
+    classifier = Classifier(network, card(), CPU)
     with pytest.raises(StudyError, match=r"has no view that this model was trained on \(sax\)"):
-        Classifier(network, card(), CPU).classify(study)
+        classifier.classify(study)
+    document = classify_cohort(classifier, [study, whole])
+    assert [s["study"] for s in document["studies"]] == [whole.name]
+    assert [s["study"] for s in document["left_out"]] == [study.name]
+    assert document["scores"] is None
+    with torch.no_grad():
+        network.head.classes.bias.fill_(torch.nan)  # type: ignore[union-attr]
+    with pytest.raises(StudyError, match="weights are damaged"):
+        classifier.classify(whole)
 
 
 # ---------------------------------------------------------------------------------------------

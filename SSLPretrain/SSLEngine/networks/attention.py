@@ -36,20 +36,33 @@ class GatedAttention(nn.Module):
     """Features of slices ``(B, F)`` to class scores and an attention score, ``(B, classes + 1)``.
 
     The attention score is ``w (tanh(V h) * sigmoid(U h))`` (equation 9 of the paper), or 0 for the plain mean.
+    Features are first brought to mean 0 and deviation 1, as those of a frozen network differ far more between channels
+    than between slices.
     """
+
+    mean: torch.Tensor
+    deviation: torch.Tensor
 
     def __init__(self, features: int, classes: int, pooling: str) -> None:
         super().__init__()
         self.pooling = pooling
-        self.embed = nn.Sequential(nn.LayerNorm(features), nn.Linear(features, HIDDEN), nn.GELU())
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("deviation", torch.ones(features))
+        self.embed = nn.Sequential(nn.Linear(features, HIDDEN), nn.GELU())
         self.classes = nn.Linear(HIDDEN, classes)
         if pooling == "attention":
             self.content, self.gate = nn.Linear(HIDDEN, HIDDEN), nn.Linear(HIDDEN, HIDDEN)
             self.weigh = nn.Linear(HIDDEN, 1)
 
+    def adapt(self, features: torch.Tensor) -> None:
+        """Takes mean and deviation from the features of some slices ``(n, F)``; they stay as they are from then on."""
+        self.mean.copy_(features.mean(0))
+        # A channel that is the same everywhere is not blown up.
+        self.deviation.copy_(features.std(0).clamp(min=1e-3))
+
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Features to class scores, then the attention score in the last column."""
-        embedded = self.embed(features)
+        embedded = self.embed((features - self.mean) / self.deviation)
         scores = self.classes(embedded)
         if self.pooling == "mean":
             return torch.cat([scores, torch.zeros_like(scores[:, :1])], dim=1)
