@@ -377,6 +377,37 @@ def test_weights_of_a_pretrained_network_are_carried_over_and_can_stay_frozen(
     assert again.weights.keys() == state.keys()
 
 
+def test_a_mask_rcnn_classifies_too(groups_cohort: Path, tmp_path: Path) -> None:
+    sizes = {"backbone": "resnet18", "channels": 16, "anchors_mm": [15, 30, 60, 90, 150]}
+    changes: dict[str, Any] = {"network": {"kind": "mask-rcnn", "mask_rcnn": sizes}}
+    changes |= {"grid": {"patch": 64, "spacing_mm": 5}, "schedule": {"steps": 2, "batch": 4}, "bag": 2, "labelled": 4}
+    classifier = read_classifier(finetune_classifier(settings(groups_cohort, **changes), Reporter(tmp_path)), CPU)
+    assert classifier.card.network["kind"] == "mask-rcnn"
+    verdict = classifier.classify(read_study(groups_cohort / "toy-101"))
+    assert sum(verdict.probabilities.values()) == pytest.approx(1)
+    with pytest.raises(SettingsError, match="do not tell a Mask R-CNN's anchors"):
+        finetune_classifier(
+            settings(groups_cohort, **{**changes, "network": {"kind": "mask-rcnn"}}), Reporter(tmp_path)
+        )
+
+
+@pytest.mark.parametrize(("share", "moved"), [(0.0, True), (0.5, True), (1.0, False)])
+def test_what_is_carried_over_can_rest_at_first(groups_cohort: Path, tmp_path: Path, share: float, moved: bool) -> None:
+    body = Card(
+        "pretrained",
+        {"kind": "unet", "widths": [8, 16, 32]},
+        {"pixel": {}, "image": {}},
+        plain(Grid(spacing_mm=5, patch=32)),
+    )
+    network = build(body)
+    save_model(tmp_path / "start.safetensors", network, body)
+    changes = {"init": str(tmp_path / "start.safetensors"), "frozen_share": share, "grid": None, "network": None}
+    changes["schedule"] = {"steps": 4, "average": 0}
+    tuned, _ = load_model(finetune_classifier(settings(groups_cohort, **changes), Reporter(tmp_path)))
+    name = "body.encoder.0.conv1.conv.weight"
+    assert torch.equal(tuned.state_dict()[name], network.state_dict()[name.removeprefix("body.")]) != moved
+
+
 def test_a_resumed_run_goes_the_way_of_the_unbroken_one(groups_cohort: Path, tmp_path: Path) -> None:
     changes = {"labelled": 6, "schedule": {"steps": 6, "batch": 16, "checkpoint_every": 3}}
     models = []
