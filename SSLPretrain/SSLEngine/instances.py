@@ -110,6 +110,19 @@ def matches(found: Instances, truth: Instances) -> torch.Tensor:
     return chosen
 
 
+def found_once(found: Instances) -> Instances:
+    """Found regions, surest first, without those that are a surer one again."""
+    order = found["scores"].argsort(descending=True, stable=True)
+    masks = found["masks"][order] >= INSIDE
+    overlaps = mask_overlaps(masks, masks).cpu()
+    kept: list[int] = []
+    for k in range(len(order)):
+        if not (overlaps[k, kept] >= SAME).any():
+            kept.append(k)
+    chosen = order[torch.tensor(kept, dtype=torch.int64, device=order.device)]
+    return {name: found[name][chosen] for name in ("scores", "labels", "masks")}
+
+
 def average_precision(scores: torch.Tensor, right: torch.Tensor, total: int) -> float:
     """Area under precision over recall, each precision the best at that recall or beyond; NaN without true regions.
 
@@ -129,10 +142,14 @@ def average_precision(scores: torch.Tensor, right: torch.Tensor, total: int) -> 
 def found_again(found: Sequence[Instances], truth: Sequence[Instances]) -> dict[str, float]:
     """How well regions were found and named on some images.
 
+    A region that overlaps a surer one of its image by :data:`SAME` is that one found twice, under another name, and
+    does not count.
+
     Returns:
         ``ap50``: average precision of finding them, whatever they are called; ``named``: share of those that
         were found and have the right label. NaN where there is nothing to find, or nothing was found.
     """
+    found = [found_once(f) for f in found]
     chosen = [matches(f, t) for f, t in zip(found, truth, strict=True)]
     scores = torch.cat([f["scores"].cpu() for f in found])
     total = sum(len(t["labels"]) for t in truth)

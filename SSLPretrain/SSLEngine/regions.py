@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -14,6 +16,7 @@ from torch import nn
 
 from .instances import Instances
 from .instances import found_again
+from .networks.mask_rcnn import MaskRCNN
 from .pretext.base import Batch
 from .settings import PYRAMID_LEVELS
 from .settings import Augmentation
@@ -32,6 +35,8 @@ MEASURED_SLICES, AT_ONCE = 64, 16
 ANCHOR_QUANTILES = (0.05, 0.95)
 #: and at least this ratio of largest to smallest.
 MIN_SPAN = 2.0
+#: Score above which regions count in a curve of precision over recall, as torchvision has it.
+DOUBTFUL = 0.05
 
 
 class RegionTask(Task, Protocol):
@@ -106,8 +111,21 @@ class Regions:
         for task in region_tasks(tasks):
             own, found = _found(network, task, batch, generator)
             pixels = task.score(task.of_regions(found, own), task.target(own), own.spacing_mm)
-            figures[task.name] = {**pixels, **found_again(found, task.instances(own))}
+            # A curve of precision over recall needs the doubtful regions too.
+            with all_regions(network):
+                figures[task.name] = {**pixels, **found_again(network(own.images), task.instances(own))}
         return figures
+
+
+@contextlib.contextmanager
+def all_regions(network: nn.Module) -> Iterator[None]:
+    """Lets a network of regions also give those that it is not sure of, down to :data:`DOUBTFUL`."""
+    detector = cast(MaskRCNN, network)
+    before, detector.score_threshold = detector.score_threshold, DOUBTFUL
+    try:
+        yield
+    finally:
+        detector.score_threshold = before
 
 
 def _distorted(task: Task, batch: Batch, generator: torch.Generator) -> Batch:

@@ -20,6 +20,7 @@ from SSLEngine.instances import average_precision
 from SSLEngine.instances import boxes_of
 from SSLEngine.instances import class_shares
 from SSLEngine.instances import found_again
+from SSLEngine.instances import found_once
 from SSLEngine.instances import instances_of
 from SSLEngine.instances import mask_overlaps
 from SSLEngine.instances import matches
@@ -170,6 +171,16 @@ def test_overlaps_and_matches_follow_the_scores() -> None:
     figures = found_again([{**found, "scores": torch.tensor([0.7, 0.8, 0.9])}], [truth])
     # The first of three is wrong, the second right, of two.
     assert figures == {"ap50": 0.25, "named": 1.0}
+
+
+def test_a_region_found_twice_counts_once() -> None:
+    truth = instances_of(labels_with((1, slice(0, 4), slice(0, 4)), (2, slice(6, 10), slice(8, 12))), 2)
+    twice = {k: torch.cat([truth[k], truth[k]]) for k in ("labels", "masks")}
+    twice["labels"] = torch.tensor([2, 2, 1, 1])
+    scores = torch.tensor([0.9, 0.3, 0.8, 0.6])
+    assert found_once({**twice, "scores": scores})["labels"].tolist() == [2, 1]
+    assert found_again([{**twice, "scores": scores}], [truth]) == {"ap50": 1.0, "named": 0.0}
+    assert found_again([{**twice, "scores": 1 - scores}], [truth]) == {"ap50": 1.0, "named": 1.0}
 
 
 def test_average_precision_in_closed_form() -> None:
