@@ -130,8 +130,8 @@ class Crossing:
 
         axes.imshow(image, cmap="gray")
         for number, heat in enumerate(np.asarray(values)):
-            top = float(np.nanmax(heat, initial=0.0)) if np.isfinite(heat).any() else 0.0
-            if top > 0:
+            shares = np.clip(np.nan_to_num(heat) / self.peak, 0, 1)
+            if shares.max() > 0:
                 layer = np.tile(to_rgba(COLOURS[number % len(COLOURS)]), (*heat.shape, 1))
-                layer[..., 3] = 0.8 * np.clip(heat / top, 0, 1)
+                layer[..., 3] = 0.8 * shares
                 axes.imshow(layer, interpolation="nearest")
