@@ -190,12 +190,19 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 
 def job(arguments: argparse.Namespace) -> int:
-    """Shows, stops or resumes a job from any process."""
+    """Shows, stops or resumes a job from any process, or queues it on a SLURM cluster."""
     folder = Path(arguments.job)
     if arguments.action == "stop":
         jobs.stop(folder)
     elif arguments.action == "resume":
         jobs.resume(folder)
+    elif arguments.action == "submit":
+        from .cluster import submit
+
+        options: dict[str, Any] = {}
+        for text in arguments.slurm or ():
+            _set(options, text, "--slurm")
+        print(f"Queued as {submit(folder, options)}", file=sys.stderr)
     status = jobs.status(folder)
     text = f"{status.state}: step {status.step} of {status.steps}. {status.message}".strip()
     _say(arguments, status.as_json(), text)
@@ -278,11 +285,11 @@ def _target_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     return settings
 
 
-def _set(settings: dict[str, Any], text: str) -> None:
+def _set(settings: dict[str, Any], text: str, option: str = "--set") -> None:
     """Applies ``--set schedule.rate=0.002``; the value is JSON, or else a plain string."""
     name, equals, value = text.partition("=")
     if not equals:
-        msg = f"--set expects FIELD=VALUE, for instance schedule.rate=0.002, and found '{text}'."
+        msg = f"{option} expects NAME=VALUE, for instance schedule.rate=0.002 or partition=gpu, and found '{text}'."
         raise SettingsError(msg)
     *blocks, last = name.split(".")
     place = settings
@@ -331,6 +338,9 @@ def _training_job(kind: str, arguments: argparse.Namespace, settings: dict[str, 
                 msg = f"{path} does not exist; check --data, --init and --groups."
                 raise SettingsError(msg)
         folder = jobs.create(Path(arguments.out), kind, settings) if first else Path(arguments.out).resolve()
+        if arguments.prepare:
+            _say(arguments, jobs.status(folder).as_json(), f"Prepared {folder}")
+            return jobs.EXIT_FINISHED
     with _worker(folder, quiet=arguments.json) if first else _companion(folder) as reporter:
         from . import runs
 
@@ -381,6 +391,9 @@ def _worker(folder: Path, quiet: bool) -> Iterator[Reporter]:
         try:
             reporter.event("started")
             yield reporter
+        except SystemExit:
+            # A cluster takes the node away: whoever ends the process so has said why (see ``cluster``).
+            raise
         except BaseException as error:
             code, sentence = explain(error)
             if code == jobs.EXIT_CANCELLED:
@@ -561,8 +574,11 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--device", default="auto")
 
     sub = verb("job", job)
-    sub.add_argument("action", choices=("status", "stop", "resume"))
+    sub.add_argument("action", choices=("status", "stop", "resume", "submit"))
     sub.add_argument("job", metavar="JOB")
+    sub.add_argument(
+        "--slurm", action="append", metavar="NAME=VALUE", help="for submit: partition=gpu, timeout_min=600, ..."
+    )
     return parser
 
 
@@ -570,6 +586,7 @@ def _training_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--data", metavar="DIR", help="cohort: a folder of studies, or an nnU-Net raw dataset")
     sub.add_argument("--out", metavar="JOB", help="job folder to make")
     sub.add_argument("--job", metavar="JOB", help="run or resume a prepared job instead")
+    sub.add_argument("--prepare", action="store_true", help="make the job folder only, to be run by 'job submit'")
     sub.add_argument("--seed", type=int)
     sub.add_argument("--steps", type=_positive, metavar="N", help="training steps in all")
     sub.add_argument("--device", metavar="auto|cpu|cuda:N")
