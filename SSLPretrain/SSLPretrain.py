@@ -37,6 +37,7 @@ from SSLPanels.curves import RunCurves  # noqa: E402
 from SSLPanels.curves import show_few_labels  # noqa: E402
 from SSLPanels.follower import JobFollower  # noqa: E402
 from SSLPanels.follower import wait  # noqa: E402
+from SSLPanels.job_list import JobList  # noqa: E402
 from SSLPanels.monitor import JobMonitor  # noqa: E402
 from SSLPanels.short_task import ShortTask  # noqa: E402
 from SSLPanels.target_pictures import TargetPictures  # noqa: E402
@@ -95,6 +96,8 @@ class SSLPretrainParameterNode:
     batch: Annotated[int, WithinRange(1, 256)] = 8
     seed: Annotated[int, WithinRange(0, 999999)] = 0
     labelsSuffix: str = "_seg"
+    counts: str = "1, 2, 5"
+    draws: Annotated[int, WithinRange(1, 50)] = 3
     extra: str = ""
     job: str = ""
 
@@ -221,11 +224,26 @@ class SSLPretrainLogic(ScriptedLoadableModuleLogic):
         settings = {"organ": organ, "studies": studies, "seed": seed, "out": str(folder / "exams"), "format": "nifti"}
         return self.workers.run("phantom", settings, folder)
 
-    def compare(self, model: str | Path, cohort: str | Path, counts: Sequence[int] = (1, 2, 5), seeds: int = 3) -> Path:
-        """Few-label study in a job: the model against training from scratch, paired by seed."""
-        folder = self.workers.newFolder("study-labels")
-        trial = {"data": {"path": str(Path(cohort).resolve())}, "init": str(Path(model).resolve())}
-        return self.workers.run("study-labels", {"finetune": trial, "counts": list(counts), "seeds": seeds}, folder)
+    def compare(
+        self,
+        model: str | Path,
+        cohort: str | Path,
+        counts: Sequence[int] = (1, 2, 5),
+        seeds: int = 3,
+        settings: dict[str, Any] | None = None,
+    ) -> Path:
+        """Few-label study in a job: the model against training from scratch, paired by seed.
+
+        Args:
+            model: Pretrained model.
+            cohort: Folder of exams, some of them labelled.
+            counts: Numbers of labelled exams.
+            seeds: Draws of the labelled exams.
+            settings: Further settings of every fine-tuning; they override.
+        """
+        data = {"path": str(Path(cohort).resolve())}
+        trial = {"data": data, "init": str(Path(model).resolve()), **(settings or {})}
+        return self.workers.run("study-labels", {"finetune": trial, "counts": list(counts), "seeds": seeds})
 
     def drawTargets(self, study: str | Path, settings: dict[str, Any] | None = None) -> Path:
         """Draws in a job what each pretext looks for on an exam: a PNG each, named in its ``targets.json``."""
@@ -301,6 +319,7 @@ class SSLPretrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = SSLPretrainLogic()
         self.monitor = JobMonitor(self.ui, self._onEvents, self._onJobFinished, self._onResume)
         self.curves = RunCurves(self.ui.lossPlotWidget, "SSLPretrain run")
+        self.jobList = JobList(self.ui.jobsTable, ("pretrain", "finetune", "study-labels"), self._updateJobButtons)
         self.targets = TargetPictures(self.ui, PRETEXTS)
         buttons = ("inspect", "synthetic", "targetPreview", "probe", "forecast")
         self._task = ShortTask([getattr(self.ui, f"{name}Button") for name in buttons], self._update)
@@ -312,6 +331,7 @@ class SSLPretrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def cleanup(self) -> None:
         """The application closes or the module is reloaded: following ends, jobs go on."""
+        self.jobList.stop()
         self.monitor.clear()
         self.curves.clear()
         self._task.release()
@@ -322,10 +342,11 @@ class SSLPretrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def enter(self) -> None:
         """The panel is shown."""
         self.initializeParameterNode()
-        self.refreshJobs()
+        self.jobList.start()
 
     def exit(self) -> None:
         """Another module is shown; a job is still followed."""
+        self.jobList.stop()
         self._setParameterNode(None)
 
     def onSceneStartClose(self, caller: Any = None, event: Any = None) -> None:
@@ -554,14 +575,6 @@ class SSLPretrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.curves.add(events)
         if any(event.get("loss") is not None for event in events):
             self.ui.lossPlotWidget.setVisible(True)
-        self._updateRow(self.monitor.folder)
-
-    def _updateRow(self, folder: Path | None) -> None:
-        """The followed job's line in the list of jobs keeps up; the others change when the list is refreshed."""
-        for row in range(self.ui.jobsTable.rowCount):
-            if tables.key(self.ui.jobsTable, row) == str(folder):
-                for column, text in enumerate(jobRow(folder, jobs_folder())):
-                    self.ui.jobsTable.item(row, column).setText(text)
 
     def _onJobFinished(self, folder: Path, status: jobs.Status) -> None:
         self.refreshJobs()
@@ -585,18 +598,11 @@ class SSLPretrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def refreshJobs(self) -> None:
         """Lists all jobs, newest first."""
-        root = jobs_folder()
-        found = [f for f in jobs.find(root) if jobs.load(f)["kind"] in ("pretrain", "finetune", "study-labels")]
-        rows = [jobRow(folder, root) for folder in found]
-        tables.fill(self.ui.jobsTable, rows, [str(f) for f in found], [str(f) for f in found])
+        self.jobList.refresh()
         self._updateJobButtons()
 
-    def _selectedJob(self) -> Path | None:
-        folder = tables.key(self.ui.jobsTable, self.ui.jobsTable.currentRow())
-        return None if folder is None else Path(folder)
-
     def _updateJobButtons(self) -> None:
-        folder = self._selectedJob()
+        folder = self.jobList.selected
         model = folder is not None and (folder / jobs.MODEL_FILE).is_file()
         self.ui.followJobButton.enabled = folder is not None
         self.ui.openJobButton.enabled = model
@@ -604,26 +610,42 @@ class SSLPretrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onFollow(self) -> None:
         """Shows the selected job."""
-        folder = self._selectedJob()
+        folder = self.jobList.selected
         if folder is not None:
             self.follow(folder)
 
     def onCompare(self) -> None:
         """Starts the few-label study of the selected model on the cohort."""
-        folder = self._selectedJob()
+        folder = self.jobList.selected
         if folder is None:
             return
+        node = self._parameterNode
         with slicer.util.tryWithErrorDisplay(_("The comparison could not be started."), waitCursor=True):
-            self.follow(self.logic.compare(folder / jobs.MODEL_FILE, self._parameterNode.cohort))
+            settings = {key: self.logic.commonSettings(node)[key] for key in ("data", "device")}
+            model = folder / jobs.MODEL_FILE
+            self.follow(self.logic.compare(model, node.cohort, numbers(node.counts), node.draws, settings))
             self.refreshJobs()
 
     def onOpen(self) -> None:
         """Takes the selected job's model to SSL Segmentation."""
-        folder = self._selectedJob()
+        folder = self.jobList.selected
         if folder is None:
             return
         slicer.util.selectModule("SSLSegmentation")
         slicer.modules.SSLSegmentationWidget.useModel(folder / jobs.MODEL_FILE)
+
+
+def numbers(text: str) -> list[int]:
+    """``1, 2, 5`` as numbers.
+
+    Raises:
+        ValueError: Something else is written there.
+    """
+    try:
+        return [int(part) for part in text.replace(",", " ").split()]
+    except ValueError:
+        msg = _("Numbers of labelled exams are written 1, 2, 5, and '{text}' is not.").format(text=text)
+        raise ValueError(msg) from None
 
 
 def studyRow(study: dict[str, Any]) -> tuple[list[str], str]:
@@ -634,14 +656,6 @@ def studyRow(study: dict[str, Any]) -> tuple[list[str], str]:
     remarks += [f"{view['file']}: {view['doubt']}" for view in study["views"] if view.get("doubt")]
     cells = [Path(study["path"]).name, roles, _("yes") if labelled else "", remarks[0] if remarks else ""]
     return cells, "\n".join(remarks) or study["path"]
-
-
-def jobRow(folder: Path, root: Path) -> list[str]:
-    """Cells of a job."""
-    status = jobs.status(folder)
-    name = folder.relative_to(root).as_posix() if folder.is_relative_to(root) else str(folder)
-    share = f"{100 * status.step / status.steps:.0f} %" if status.steps else ""
-    return [name, wording.kinds().get(jobs.load(folder)["kind"], ""), wording.states().get(status.state, ""), share]
 
 
 class SSLPretrainTest(ScriptedLoadableModuleTest):

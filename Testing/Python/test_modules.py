@@ -384,9 +384,34 @@ def test_compares_with_training_from_scratch(
     panel = window.pretrain
     asked: list[Any] = []
     monkeypatch.setattr(panel.logic.workers, "run", lambda *arguments: asked.append(arguments) or tmp_path)
-    panel.logic.compare(tmp_path / "model.safetensors", exams, counts=(1, 2), seeds=2)
-    kind, settings, _folder = asked[0]
+    folder = jobs.create(window.home / "jobs" / "made-elsewhere", "pretrain", {})
+    (folder / jobs.MODEL_FILE).write_bytes(b"model")
+    panel.ui.cohortPathLineEdit.currentPath = str(exams)
+    # A job that a terminal made comes into the list by itself.
+    window.spin(
+        lambda: folder.name in [panel.ui.jobsTable.item(r, 0).text() for r in range(panel.ui.jobsTable.rowCount)]
+    )
+    names = [panel.ui.jobsTable.item(r, 0).text() for r in range(panel.ui.jobsTable.rowCount)]
+    panel.ui.jobsTable.selectRow(names.index(folder.name))
+    assert panel.ui.compareJobButton.enabled
+    panel.ui.countsLineEdit.text = "1, 2"
+    panel.ui.drawsSpinBox.value = 2
+    panel.ui.labelsSuffixLineEdit.text = "_label"
+    monkeypatch.setattr(panel, "follow", lambda folder: None)
+    panel.ui.compareJobButton.click()
+    assert not pythonqt.slot_errors, pythonqt.slot_errors
+    panel.ui.labelsSuffixLineEdit.text = "_seg"
+    # Another job comes above it: the selection stays with the job, and its state keeps up.
+    later = jobs.create(window.home / "jobs" / "later", "finetune", {})
+    jobs.Reporter(folder).event("failed", message="No.")
+    window.spin(lambda: later.name == panel.ui.jobsTable.item(0, 0).text())
+    assert panel.jobList.selected == folder
+    assert panel.ui.jobsTable.item(panel.ui.jobsTable.currentRow(), 2).text() == "failed"
+    kind, settings = asked[0]
     parsed = parse(settings, KINDS[kind])
+    assert parsed.finetune.init == str(folder / jobs.MODEL_FILE)  # type: ignore[attr-defined]
+    assert parsed.finetune.data.labels_suffix == "_label"  # type: ignore[attr-defined]
+    assert parsed.seeds == 2  # type: ignore[attr-defined]
     assert parsed.counts == (1, 2)  # type: ignore[attr-defined]
     summary = [{"count": 1, "scratch": 0.5, "pretrained": 0.7}, {"count": 2, "scratch": 0.6, "pretrained": 0.75}]
     jobs.write_json(tmp_path / "results.json", {"target": "classification", "summary": summary})
