@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +198,7 @@ def probe(
     document["summary"] = f"PyTorch {torch.__version__} can use: {names}."
     for kind, settings in (("pretrain", pretrain), ("finetune", finetune)):
         if settings is not None:
-            document["forecast"] = forecast(kind, settings)
+            document["forecast"] = forecast(kind, settings, reporter)
     jobs.write_json(_folder(reporter) / PROBE_FILE, document)
     return str(document["summary"])
 
@@ -224,24 +225,48 @@ def _free_memory() -> int | None:
 
 
 class _FirstSteps(Reporter):
-    """Lets a training make its first steps, timed, and then stop."""
+    """Lets a training make its first steps and look once at its held-out slices, timed, and then stop.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: Where the training leaves what nobody needs.
+        outer: The reporter of the forecast itself; its stop is obeyed.
+    """
+
+    def __init__(self, folder: Path, outer: Reporter) -> None:
         super().__init__(folder)
+        self._outer = outer
+        self.begun = time.monotonic()
         self.times: list[float] = []
+        self.looked_s = 0.0
         self.steps = 0
 
     def progress(self, step: int, steps: int, loss: float | None = None, message: str | None = None) -> None:
+        """Notes the time of a step."""
         self.times.append(time.monotonic())
         self.steps = steps
 
     def stop_requested(self) -> bool:
-        return len(self.times) >= FORECAST_STEPS
+        """Asked before each step: after the last one that is timed, the time since then went into looking."""
+        enough = len(self.times) >= FORECAST_STEPS
+        if enough and not self.looked_s:
+            self.looked_s = time.monotonic() - self.times[-1]
+        return enough or self._outer.stop_requested()
+
+    def seconds(self, looks: int) -> float:
+        """Time of the whole training: reading, steps, and looking a number of times."""
+        gaps = [b - a for a, b in pairwise(self.times)]
+        reading = (self.times[0] if self.times else time.monotonic()) - self.begun
+        return reading + self.steps * statistics.median(gaps or [0.0]) + looks * self.looked_s
 
 
-def forecast(kind: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Time and memory of a training, from its first steps: ``{"steps", "seconds", "memory_bytes"}``."""
+def forecast(kind: str, settings: Mapping[str, Any], outer: Reporter) -> dict[str, Any]:
+    """Time and memory of a training, from its first steps: ``{"steps", "seconds", "memory_bytes"}``.
+
+    Raises:
+        Cancelled: A stop was asked for.
+    """
     import torch
+    from msgspec.structs import replace
 
     from . import runs
     from .settings import Finetune
@@ -249,20 +274,20 @@ def forecast(kind: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     from .settings import parse
 
     with tempfile.TemporaryDirectory(prefix="forecast-") as folder:
-        reporter = _FirstSteps(Path(folder))
+        reporter = _FirstSteps(Path(folder), outer)
+        wanted = parse(settings, Pretrain) if kind == "pretrain" else parse(settings, Finetune)
+        tried = replace(wanted, schedule=replace(wanted.schedule, validate_every=FORECAST_STEPS))
         with contextlib.suppress(Cancelled):
-            if kind == "pretrain":
-                runs.pretrain(parse(settings, Pretrain), reporter)
+            if isinstance(tried, Pretrain):
+                runs.pretrain(tried, reporter)
             else:
-                runs.finetune(parse(settings, Finetune), reporter)
-    gaps = [b - a for a, b in zip(reporter.times, reporter.times[1:], strict=False)]
+                runs.finetune(tried, reporter)
+    if outer.stop_requested():
+        raise Cancelled
     on_gpu = torch.cuda.is_available() and settings.get("device", "auto") != "cpu"
     memory = torch.cuda.max_memory_allocated() if on_gpu else jobs.peak_memory_bytes()
-    return {
-        "steps": reporter.steps,
-        "seconds": reporter.steps * statistics.median(gaps or [0.0]),
-        "memory_bytes": memory,
-    }
+    looks = reporter.steps // (wanted.schedule.validate_every or max(1, reporter.steps // 10))
+    return {"steps": reporter.steps, "seconds": reporter.seconds(looks), "memory_bytes": memory}
 
 
 TASKS: dict[str, Callable[..., str]] = {
