@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from . import __version__
+from . import bench_rcnn
 from .jobs import peak_memory_bytes
 from .networks.unet import TaskUNet
 from .phantom import make_study
@@ -94,6 +95,7 @@ def run_bench(device_name: str = "auto", repeats: int = 7) -> dict[str, Any]:
         "slices_per_second": BATCH / times["step"],
         "synthetic_study_seconds": made,
         "peak_memory_bytes": peak_memory_bytes(),
+        "mask_rcnn": bench_rcnn.measure(device, max(1, repeats // 2)),
     }
 
 
@@ -175,4 +177,4 @@ def table(document: dict[str, Any]) -> str:
     rows.append(
         f"{document['slices_per_second']:.1f} slices a second, {document['synthetic_study_seconds']:.1f} s a study"
     )
-    return "\n".join(rows)
+    return "\n".join(rows + bench_rcnn.rows(document["mask_rcnn"]))

@@ -129,7 +129,8 @@ class MaskRcnn(Strict, frozen=True):
         aspects: Height to width of the anchors of every level.
         second_align: A second RoIAlign at twice the resolution of the first (first change of iMaskRCNN).
         extra_layer: One more layer in the mask head, which doubles the masks from 28 to 56 px (its second change).
-        skip: Joins the second RoIAlign's features to the mask head's (its third change); needs ``second_align``.
+        skip: Joins the second RoIAlign's features to the mask head's (its third change); needs ``second_align``, which
+            takes the first RoIAlign's place in the mask head where this is off.
         restoration: Whether a pretext restores each ``region``, the whole ``image``, ``both`` or ``none``.
         class_weight: Weight of the class loss.
         mask_weight: Weight of the mask loss.

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from SSLEngine.networks.torchvision_ops import load_torchvision
+from SSLEngine.networks.torchvision_ops import nms
+from SSLEngine.networks.torchvision_ops import roi_align
 from SSLEngine.settings import MaskRcnn
 
 try:
@@ -16,6 +18,8 @@ try:
 except ModuleNotFoundError as error:
     pytest.skip(str(error), allow_module_level=True)
 
+from SSLEngine.networks import mask_head
+from SSLEngine.networks.mask_head import STEM_CHANNELS
 from SSLEngine.networks.mask_head import MaskHead
 from SSLEngine.networks.mask_head import align
 from SSLEngine.networks.mask_head import crop
@@ -156,6 +160,12 @@ def test_regions_come_in_the_order_of_their_boxes() -> None:
 # Structure
 
 
+def pyramid(batch: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Stem and levels of a 256 px image, for 32 channels."""
+    stem = torch.randn(batch, STEM_CHANNELS, 128, 128, requires_grad=True)
+    return stem, [torch.randn(batch, 32, 64 // 2**n, 64 // 2**n, requires_grad=True) for n in range(4)]
+
+
 def parts(network: torch.nn.Module) -> set[str]:
     return {name.split(".")[0] for name, _ in network.named_parameters()}
 
@@ -188,17 +198,34 @@ def test_each_change_of_imaskrcnn_changes_the_mask_head(
     head = MaskHead(32, **{"second_align": True, "extra_layer": True, "skip": True, **switches})
     assert present <= parts(head)
     assert not absent & parts(head)
-    levels = [torch.randn(2, 32, 64 // 2**n, 64 // 2**n) for n in range(4)]
+    stem, levels = pyramid(2)
     boxes = [torch.tensor([[3.0, 4, 60, 70]]), torch.tensor([[9.0, 9, 200, 200], [0, 0, 20, 30]])]
-    assert head(levels, boxes).shape == (3, 32, side, side)
+    assert head(stem, levels, boxes).shape == (3, 32, side, side)
 
 
-def test_the_second_align_reads_the_finest_level() -> None:
-    head = MaskHead(32, second_align=True, extra_layer=True, skip=True)
-    levels = [torch.randn(1, 32, 64 // 2**n, 64 // 2**n, requires_grad=True) for n in range(4)]
-    large = torch.tensor([[0.0, 0.0, 250.0, 250.0]])
-    head(levels, [large]).sum().backward()
-    assert [level.grad is not None and bool(level.grad.any()) for level in levels] == [True, False, True, False]
+@pytest.mark.parametrize(
+    ("second_align", "skip", "expected"),
+    [(False, False, [False, False, True]), (True, True, [True, True, True]), (True, False, [True, True, False])],
+)
+def test_what_the_mask_head_cuts_a_large_region_from(second_align: bool, skip: bool, expected: list[bool]) -> None:
+    head = MaskHead(32, second_align, extra_layer=True, skip=skip)
+    stem, levels = pyramid(1)
+    head(stem, levels, [torch.tensor([[0.0, 0.0, 250.0, 250.0]])]).square().sum().backward()
+    used = [x.grad is not None and bool(x.grad.any()) for x in (stem, levels[0], levels[2])]
+    assert used == expected
+
+
+def test_a_finer_mask_keeps_a_boundary_better() -> None:
+    # What a perfect mask head of either resolution can say of a wavy shape of 136 px.
+    axis = torch.arange(160) - 79.5
+    radius, angle = torch.hypot(axis[:, None], axis), torch.atan2(axis[:, None], axis)
+    mask = radius < 60 + 8 * torch.sin(9 * angle)
+    boxes = mask_boxes(mask[None])
+    wrong = {}
+    for side in (28, 56):
+        said = (crop(mask[None], torch.zeros(1), boxes, side) >= 0.5).float()
+        wrong[side] = int(((paste(said, boxes, (160, 160))[0] > 0.5) ^ mask).sum())
+    assert 0 < wrong[56] < 0.6 * wrong[28]
 
 
 @pytest.mark.parametrize(("kind", "names"), [("none", set()), ("region", {"region"}), ("both", {"region", "image"})])
@@ -272,6 +299,21 @@ def test_autocast_keeps_the_losses_close() -> None:
         sum(losses.values()).backward()
         found.append({name: float(loss.detach()) for name, loss in losses.items()})
     assert found[1] == pytest.approx(found[0], rel=0.1, abs=0.02)
+
+
+@pytest.mark.skipif(
+    not load_torchvision().extension._has_ops(), reason="this torchvision's own operators do not load with this torch"
+)
+def test_losses_are_those_with_the_own_operators(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, targets = ellipses(2, 64, 6)
+    network = MaskRCNN(SMALL, 1.0, 2, restore=True)
+    found = []
+    for align_, nms_ in ((roi_align, nms), (torch.ops.torchvision.roi_align, torch.ops.torchvision.nms)):
+        monkeypatch.setattr(mask_head, "roi_align", align_)
+        monkeypatch.setattr("torchvision.ops.boxes.nms", nms_)
+        torch.manual_seed(0)
+        found.append({name: float(loss.detach()) for name, loss in network(images, targets).items()})
+    assert found[0] == pytest.approx(found[1], abs=1e-6, rel=1e-6)
 
 
 # ---------------------------------------------------------------------------------------------

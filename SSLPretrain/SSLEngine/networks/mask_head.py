@@ -11,12 +11,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from .torchvision_ops import load_torchvision
+from .torchvision_ops import roi_align
 
 #: Channels that share a mean and a deviation in a group norm.
 GROUP = 16
 #: Side of a region with which the pyramid's third level deals (Lin et al. 2017, equation 1).
 CANONICAL_SIDE = 224
+#: Channels of the backbone's first layer, of stride 2.
+STEM_CHANNELS = 64
+#: Samples of a bin along each axis.
+SAMPLES = 2
 #: Sides of what the first and the second RoIAlign cut for the mask head.
 FIRST_SIDE, SECOND_SIDE = 14, 28
 
@@ -36,40 +40,38 @@ def doubling(channels: int) -> nn.Sequential:
     return nn.Sequential(nn.ConvTranspose2d(channels, channels, 2, 2, bias=False), group_norm(channels), nn.ReLU())
 
 
-def align(pyramid: Sequence[torch.Tensor], boxes: Sequence[torch.Tensor], side: int, samples: int = 2) -> torch.Tensor:
+def align(pyramid: Sequence[torch.Tensor], boxes: Sequence[torch.Tensor], side: int) -> torch.Tensor:
     """RoIAlign from the level of the pyramid that suits a region's size.
 
     Args:
         pyramid: Levels ``(B, C, H, W)`` of stride 4, 8, 16, ..., finest first; one level serves all regions.
         boxes: ``(n, 4)`` for each image of the batch.
         side: Rows and columns of bins.
-        samples: Samples of a bin along each axis.
 
     Returns:
         ``(sum of n, C, side, side)``, the regions of the first image first.
     """
-    rois = _with_owner(boxes)
+    rois = with_owner(boxes)
     level = torch.log2((rois[:, 3:] - rois[:, 1:3]).clamp(min=1e-3).prod(1).sqrt() / CANONICAL_SIDE)
     level = (level + 2 + 1e-6).floor().clamp(0, len(pyramid) - 1)
     found, order = [], []
     for number, features in enumerate(pyramid):
         chosen = torch.nonzero(level == number)[:, 0]
-        found.append(align_level(features, rois[chosen], side, 4 * 2**number, samples))
+        found.append(align_level(features, rois[chosen], side, 4 * 2**number))
         order.append(chosen)
     # Sorted back by an index rather than written into zeros, which keeps the graph free of copies of the whole.
     return torch.cat(found)[torch.cat(order).argsort()]
 
 
-def align_level(features: torch.Tensor, rois: torch.Tensor, side: int, stride: int, samples: int) -> torch.Tensor:
+def align_level(features: torch.Tensor, rois: torch.Tensor, side: int, stride: int) -> torch.Tensor:
     """RoIAlign from one level ``(B, C, H, W)``; ``rois`` are ``(k, 5)`` with the index in the batch first."""
     # Padded convolutions of stride s put feature pixel i at image pixel s i, RoIAlign puts it at s (i + 1/2) - 1/2.
     shift = rois.new_tensor([0, *[(stride - 1) / 2] * 4])
-    roi_align = load_torchvision().ops.roi_align
-    pooled: torch.Tensor = roi_align(features, rois + shift, side, 1 / stride, samples, aligned=True)
-    return pooled
+    return roi_align(features, rois + shift, 1 / stride, side, side, SAMPLES, True)
 
 
-def _with_owner(boxes: Sequence[torch.Tensor]) -> torch.Tensor:
+def with_owner(boxes: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Boxes of each image to ``(k, 5)`` with the index of the image first."""
     return torch.cat([functional.pad(own, (1, 0), value=number) for number, own in enumerate(boxes)])
 
 
@@ -77,9 +79,10 @@ class MaskHead(nn.Module):
     """Features of regions at the resolution of their masks: Mask R-CNN's head and the three changes of iMaskRCNN.
 
     Plain, four convolutions work on 14 px and a transposed one doubles them to 28 px. The changes (Felfeliyan et al.
-    2022, sizes are ours):
+    2022; where they cut and how large is ours):
 
-    * ``second_align`` cuts the regions a second time, at 28 px, from the finest level;
+    * ``second_align`` cuts the regions a second time, at 28 px, from the finest level and from the backbone's stem,
+      which is twice as fine and knows where edges are;
     * ``extra_layer`` doubles the features once more, to 56 px;
     * ``skip`` concatenates the second cut with the doubled first one, and a convolution merges them. Without it the
       second cut takes the place of the first, and the four convolutions work on it at 28 px.
@@ -93,21 +96,40 @@ class MaskHead(nn.Module):
 
     def __init__(self, channels: int, second_align: bool, extra_layer: bool, skip: bool) -> None:
         super().__init__()
-        self.tower = nn.Sequential(*[convolution(channels, channels) for _ in range(4)])
-        self.widen = None if second_align and not skip else doubling(channels)
-        self.merge = convolution(2 * channels, channels) if skip else None
+        first = second_align and not skip
+        inputs = channels + STEM_CHANNELS if first else channels
+        self.tower = nn.Sequential(convolution(inputs, channels), *[convolution(channels, channels) for _ in range(3)])
+        self.widen = None if first else doubling(channels)
+        self.merge = convolution(2 * channels + STEM_CHANNELS, channels) if skip else None
         self.extra = doubling(channels) if extra_layer else None
         self.side = SECOND_SIDE * (2 if extra_layer else 1)
 
-    def forward(self, pyramid: Sequence[torch.Tensor], boxes: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Levels and the regions of each image to ``(k, channels, side, side)``."""
+    def forward(
+        self, stem: torch.Tensor, pyramid: Sequence[torch.Tensor], boxes: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
+        """Cuts and decodes regions.
+
+        Args:
+            stem: ``(B, STEM_CHANNELS, H / 2, W / 2)``.
+            pyramid: Levels of stride 4, 8, ..., finest first.
+            boxes: ``(n, 4)`` for each image.
+
+        Returns:
+            ``(sum of n, channels, side, side)``.
+        """
         if self.widen is None:
-            x = self.tower(align(pyramid[:1], boxes, SECOND_SIDE))
+            x = self.tower(fine_cut(stem, pyramid[0], boxes))
         else:
             x = self.widen(self.tower(align(pyramid, boxes, FIRST_SIDE)))
         if self.merge is not None:
-            x = self.merge(torch.cat((x, align(pyramid[:1], boxes, SECOND_SIDE)), 1))
+            x = self.merge(torch.cat((x, fine_cut(stem, pyramid[0], boxes)), 1))
         return x if self.extra is None else self.extra(x)
+
+
+def fine_cut(stem: torch.Tensor, finest: torch.Tensor, boxes: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The second RoIAlign, ``(k, channels + STEM_CHANNELS, 28, 28)``."""
+    rois = with_owner(boxes)
+    return torch.cat([align_level(x, rois, SECOND_SIDE, stride) for x, stride in ((finest, 4), (stem, 2))], 1)
 
 
 def crop(images: torch.Tensor, owners: torch.Tensor, boxes: torch.Tensor, side: int) -> torch.Tensor:
@@ -123,8 +145,7 @@ def crop(images: torch.Tensor, owners: torch.Tensor, boxes: torch.Tensor, side: 
         ``(k, side, side)`` float.
     """
     rois = torch.cat((owners.to(boxes)[:, None], boxes), 1)
-    cut: torch.Tensor = load_torchvision().ops.roi_align(images[:, None].to(boxes), rois, side, 1.0, -1, aligned=True)
-    return cut[:, 0]
+    return roi_align(images[:, None].to(boxes), rois, 1.0, side, side, -1, True)[:, 0]
 
 
 def paste(crops: torch.Tensor, boxes: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:

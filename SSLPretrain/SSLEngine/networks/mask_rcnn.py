@@ -22,6 +22,7 @@ from ..settings import PYRAMID_LEVELS
 from ..settings import MaskRcnn
 from .attention import FeatureNetwork
 from .mask_head import GROUP
+from .mask_head import STEM_CHANNELS
 from .mask_head import MaskHead
 from .mask_head import align
 from .mask_head import convolution
@@ -107,23 +108,24 @@ class MaskRCNN(FeatureNetwork):
         Raises:
             ValueError: The network is in training mode and there are no targets.
         """
-        levels = self._levels(images)
+        stem, levels = self._levels(images)
         if not self.training:
-            return self._detect(images, levels)
+            return self._detect(images, stem, levels)
         if targets is None:
             msg = "Expected targets in training mode, and found none; call eval() for detections"
             raise ValueError(msg)
-        return self._losses(images, levels, targets)
+        return self._losses(images, stem, levels, targets)
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Images to ``(B, feature_channels)``: mean and maximum of each level of the pyramid, for classification."""
-        levels = list(self._levels(images).values())[:-1]
+        levels = list(self._levels(images)[1].values())[:-1]
         return torch.cat([pooled for x in levels for pooled in (x.mean((-2, -1)), x.amax((-2, -1)))], 1).float()
 
-    def _levels(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The pyramid, finest level first; the last one, a pooled copy, serves the first stage alone."""
-        levels: dict[str, torch.Tensor] = self.fpn(self.backbone(images.contiguous(memory_format=torch.channels_last)))
-        return levels
+    def _levels(self, images: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The stem and the pyramid, finest level first; its last one, pooled, serves the first stage alone."""
+        maps = self.backbone(images.contiguous(memory_format=torch.channels_last))
+        stem = maps.pop("stem")
+        return stem, self.fpn(maps)
 
     def _propose(
         self, images: torch.Tensor, levels: dict[str, torch.Tensor], targets: Sequence[Target] | None
@@ -135,7 +137,7 @@ class MaskRCNN(FeatureNetwork):
         return proposals, losses
 
     def _losses(
-        self, images: torch.Tensor, levels: dict[str, torch.Tensor], targets: Sequence[Target]
+        self, images: torch.Tensor, stem: torch.Tensor, levels: dict[str, torch.Tensor], targets: Sequence[Target]
     ) -> dict[str, torch.Tensor]:
         from torchvision.models.detection.roi_heads import fastrcnn_loss
 
@@ -148,7 +150,7 @@ class MaskRCNN(FeatureNetwork):
         mask_loss = restoration = images.new_zeros(())
         positive = Positives.among(boxes, matched, labels, targets)
         if len(positive.labels):
-            regions = self.mask_head(pyramid, positive.boxes)
+            regions = self.mask_head(stem, pyramid, positive.boxes)
             wanted = positive.cut("masks", regions.shape[-1]) >= 0.5
             mask_loss = binary_loss(self.predictors.masks(regions), positive.labels, wanted)
             if "region" in self.restoration:
@@ -167,7 +169,9 @@ class MaskRCNN(FeatureNetwork):
             "restoration": weights.restoration_weight * restoration,
         }
 
-    def _detect(self, images: torch.Tensor, levels: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+    def _detect(
+        self, images: torch.Tensor, stem: torch.Tensor, levels: dict[str, torch.Tensor]
+    ) -> list[dict[str, torch.Tensor]]:
         proposals, _ = self._propose(images, levels, None)
         pyramid, shape = list(levels.values())[:-1], (images.shape[-2], images.shape[-1])
         logits, deltas = self.predictors.boxes(self.box_head(align(pyramid, proposals, BOX_SIDE)))
@@ -175,7 +179,7 @@ class MaskRCNN(FeatureNetwork):
         found = self.sampler.postprocess_detections(logits, deltas, proposals, [shape] * len(images))
         results = [dict(zip(("boxes", "scores", "labels"), each, strict=True)) for each in zip(*found, strict=True)]
         counts = [len(result["boxes"]) for result in results]
-        regions = self.mask_head(pyramid, [result["boxes"] for result in results])
+        regions = self.mask_head(stem, pyramid, [result["boxes"] for result in results])
         labels = torch.cat([result["labels"] for result in results])
         masks = self.predictors.masks(regions)[torch.arange(len(labels)), labels - 1].sigmoid()
         for result, crops in zip(results, masks.split(counts), strict=True):
@@ -342,8 +346,8 @@ class ImageRestorer(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.reduce = nn.Conv2d(channels, RESTORE_CHANNELS, 1)
-        self.fuse = convolution(RESTORE_CHANNELS, RESTORE_CHANNELS)
-        self.refine = convolution(RESTORE_CHANNELS + 1, GROUP)
+        self.fuse = convolution(RESTORE_CHANNELS, GROUP)
+        self.refine = convolution(GROUP + 1, GROUP)
         self.last = nn.Conv2d(GROUP, 1, 3, padding=1)
 
     def forward(self, images: torch.Tensor, pyramid: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -360,10 +364,11 @@ def make_backbone(name: str) -> tuple[nn.Module, list[int]]:
     from torchvision.models._utils import IntermediateLayerGetter
 
     body = getattr(resnet, name)(weights=None, norm_layer=group_norm)
-    body.conv1 = nn.Conv2d(1, 64, 7, 2, 3, bias=False)
+    body.conv1 = nn.Conv2d(1, STEM_CHANNELS, 7, 2, 3, bias=False)
     nn.init.kaiming_normal_(body.conv1.weight, mode="fan_out", nonlinearity="relu")
     widths = [level[-1].conv1.in_channels for level in (body.layer1, body.layer2, body.layer3, body.layer4)]
-    return IntermediateLayerGetter(body, {f"layer{number + 1}": str(number) for number in range(4)}), widths
+    names = {"relu": "stem", **{f"layer{number + 1}": str(number) for number in range(4)}}
+    return IntermediateLayerGetter(body, names), widths
 
 
 def make_pyramid(widths: list[int], channels: int) -> nn.Module:

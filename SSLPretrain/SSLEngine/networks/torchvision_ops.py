@@ -4,6 +4,9 @@ A torchvision that was built for another torch is common (Slicer's SlicerPyTorch
 then even ``import torchvision`` fails. :func:`load_torchvision` makes it importable and gives it the two operators in
 plain torch, on any device; a torchvision whose own operators load keeps them. Any other operator of torchvision (such
 as ``deform_conv2d``) still raises torchvision's own error there.
+
+The Mask R-CNN calls :func:`roi_align` itself, whatever torchvision brings: it is faster than torchvision's own on the
+CPU, deterministic, and on CUDA torchvision would compile a deterministic one with a compiler that few users have.
 """
 
 from __future__ import annotations
@@ -52,9 +55,6 @@ def load_torchvision() -> ModuleType:
         torchvision = _import_without_operators()
     if not torchvision.extension._has_ops():
         _provide_operators()
-    # With deterministic algorithms asked for, torchvision compiles this function for CUDA tensors, which needs a C
-    # compiler on the user's machine. This one is deterministic as it is.
-    _align_module()._roi_align = roi_align
     return torchvision
 
 
@@ -80,15 +80,13 @@ def _provide_operators() -> None:
     """Lets ``torchvision.ops.nms`` and ``torchvision.ops.roi_align`` call the functions below."""
     _library().impl("nms", nms, "CompositeExplicitAutograd")
     _library().impl("roi_align", roi_align, "CompositeImplicitAutograd")
+    # Modules by path: the attributes of torchvision.ops with these names are functions.
     boxes: Any = importlib.import_module("torchvision.ops.boxes")
-    for module in (boxes, _align_module()):
-        module._assert_has_ops = lambda: None
-    _align_module()._has_ops = lambda: True
-
-
-def _align_module() -> Any:
-    # The attribute torchvision.ops.roi_align is the function of that name.
-    return importlib.import_module("torchvision.ops.roi_align")
+    align: Any = importlib.import_module("torchvision.ops.roi_align")
+    boxes._assert_has_ops = align._assert_has_ops = lambda: None
+    align._has_ops = lambda: True
+    # What torchvision would compile for CUDA tensors where deterministic algorithms are asked for.
+    align._roi_align = roi_align
 
 
 # ---------------------------------------------------------------------------------------------
