@@ -155,11 +155,16 @@ def _box(maps: Mapping[str, LabelMap | None], plane: Plane) -> tuple[float, floa
     return middle[0] - half[0], middle[0] + half[0], middle[1] - half[1], middle[1] + half[1]
 
 
+def answered(output: Any, target: Any) -> Any:
+    """An output without what has no target on this slice: nobody has asked for it."""
+    return np.where(np.isnan(target), np.nan, output) if np.shape(output) == np.shape(target) else output
+
+
 def pretext_picture(task: Any, samples: Sequence[tuple[str, Array, Any, Any]]) -> Figure:
     """Target above, prediction below; samples are (title, image, target, output)."""
     figure, axes = dark_figure(len(samples), 2, 2.4)
     for column, (title, image, target, output) in enumerate(samples):
-        for row, (values, what) in enumerate(((target, "target"), (output, "predicted"))):
+        for row, (values, what) in enumerate(((target, "target"), (answered(output, target), "predicted"))):
             task.draw(axes[row, column], image, values)
             axes[row, column].set_title(f"{title}: {what}", color="white", fontsize=9)
     return figure

@@ -24,6 +24,7 @@ from .geometry import Array
 from .jobs import write_atomically
 from .models import SEGMENTATION
 from .pictures import DARK
+from .pictures import answered
 from .slices import HOST_ROLES
 from .slices import SliceSet
 from .slices import make_batch
@@ -97,20 +98,16 @@ def write_samples(run: Run, network: nn.Module, folder: Path, step: int) -> None
     figure, axes = _tiles(len(rows), 3)
     for line, (task, sample) in zip(axes, rows, strict=True):
         _name(line[0], sample.title + note).imshow(sample.given, cmap="gray")
-        for item, values, what in ((line[1], sample.target, "target"), (line[2], answered(sample), "predicted")):
+        for item, values, what in (
+            (line[1], sample.target, "target"),
+            (line[2], answered(sample.output, sample.target), "predicted"),
+        ):
             task.draw(_name(item, f"{task.name}: {what}"), sample.given, values)
     place = folder / SAMPLES_FOLDER
     place.mkdir(exist_ok=True)
     write_atomically(place / f"{step:07d}.png", _png(figure))
     for old in sorted(place.glob("*.png"))[:-KEPT]:
         old.unlink(missing_ok=True)
-
-
-def answered(sample: Sample) -> Any:
-    """The output without what has no target on this slice: nobody has asked for it."""
-    if np.shape(sample.output) != np.shape(sample.target):
-        return sample.output
-    return np.where(np.isnan(sample.target), np.nan, sample.output)
 
 
 def write_targets(task: Drawn, slices: SliceSet, patch: int, path: Path) -> bool:
