@@ -32,7 +32,6 @@ from torch import nn
 from .jobs import Cancelled
 from .jobs import Reporter
 from .models import Net
-from .networks.mask_rcnn import MaskRCNN
 from .pretext.base import Batch
 from .settings import Augmentation
 from .settings import Schedule
@@ -420,9 +419,8 @@ def train(run: Run, reporter: Reporter, rank: int = 0, world: int = 1) -> Net:
     """
     factor = run.network.factor
     if run.patch % factor or run.patch == factor:
-        rcnn = isinstance(run.network, MaskRCNN)
-        whom = "the Mask R-CNN" if rcnn else f"network.widths of {factor.bit_length()} levels"
-        need = f"a larger multiple of {factor} for {whom}"
+        levels = factor.bit_length()
+        need = f"a larger multiple of {factor} for network.widths of {levels} levels"
         msg = f"grid.patch is {run.patch} and must be {need}."
         raise SettingsError(msg)
     folder, steps = reporter.folder, run.schedule.steps

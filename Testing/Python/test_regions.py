@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from safetensors.torch import save_file
+from torch.nn import functional
 
 from SSLEngine.distorting import TYPES
 from SSLEngine.instances import Instances
@@ -32,6 +33,7 @@ from SSLEngine.models import HEADER_KEY
 from SSLEngine.models import Card
 from SSLEngine.models import ModelError
 from SSLEngine.models import load_model
+from SSLEngine.models import make_network
 from SSLEngine.models import read_card
 from SSLEngine.models import save_model
 from SSLEngine.pretext import TASKS
@@ -371,6 +373,26 @@ def test_what_is_found_lands_where_it_is(toy_cohort: Path) -> None:
     assert truth is not None
     for value in (1, 2):
         assert dice(found == value, truth == value) > 0.85
+
+
+def test_sides_need_not_be_multiples_of_the_coarsest_stride() -> None:
+    network = make_network(parse(card().network, Network), card().heads, 3.0, restore=True)
+    image, clean = torch.randn(2, 1, 1, 48, 80, generator=torch.Generator().manual_seed(0)).unbind()
+    larger = [functional.pad(x, (0, 16, 0, 16), mode="replicate") for x in (image, clean)]
+    labels = torch.zeros(64, 96, dtype=torch.int64)
+    labels[4:20, 6:30], labels[20:48, 50:80] = 1, 2
+    losses = []
+    for x, known, wanted in ((image, clean, labels[:48, :80]), (larger[0], larger[1], labels)):
+        torch.manual_seed(0)
+        losses.append(network(x, [{**instances_of(wanted, 2), "clean": known[0]}]))
+    assert losses[0] == losses[1]
+    network.eval()
+    with torch.no_grad():
+        [found], [more] = network(image), network(larger[0])
+    assert torch.equal(found["masks"], more["masks"][:, :48, :80])
+    assert torch.equal(found["restored"], more["restored"][:, :48, :80])
+    assert torch.equal(found["boxes"], more["boxes"].minimum(torch.tensor([80.0, 48.0, 80.0, 48.0])))
+    assert len(found["boxes"])
 
 
 # ---------------------------------------------------------------------------------------------

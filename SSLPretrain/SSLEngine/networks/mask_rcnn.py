@@ -40,6 +40,9 @@ SAMPLED_ANCHORS = 128
 #: Channels of the decoder that restores the whole image.
 RESTORE_CHANNELS = 32
 
+#: Pixels of the image that a pixel of the pyramid's coarsest level, before the pooled one, stands for.
+COARSEST_STRIDE = 32
+
 Target = Mapping[str, torch.Tensor]
 
 
@@ -65,7 +68,7 @@ class MaskRCNN(FeatureNetwork):
         ValueError: ``anchors_mm`` is empty.
     """
 
-    factor = 32
+    factor = 16
 
     def __init__(self, settings: MaskRcnn, spacing_mm: float, classes: int, restore: bool = False) -> None:
         super().__init__()
@@ -95,7 +98,7 @@ class MaskRCNN(FeatureNetwork):
         """Losses of a batch in training, detections otherwise.
 
         Args:
-            images: ``(B, 1, H, W)``; H and W are multiples of :attr:`factor`.
+            images: ``(B, 1, H, W)``; inside they are continued to sides that are multiples of the coarsest stride.
             targets: In training, for each image ``boxes`` ``(n, 4)`` (see :func:`mask_head.mask_boxes`), ``labels``
                 ``(n,)`` int64 from 1, ``masks`` ``(n, H, W)`` and, to restore, ``clean`` ``(1, H, W)``; n may be 0.
 
@@ -108,13 +111,16 @@ class MaskRCNN(FeatureNetwork):
         Raises:
             ValueError: The network is in training mode and there are no targets.
         """
+        height, width = images.shape[-2:]
+        spare = (0, -width % COARSEST_STRIDE, 0, -height % COARSEST_STRIDE)
+        images = functional.pad(images, spare, mode="replicate")
         stem, levels = self._levels(images)
         if not self.training:
-            return self._detect(images, stem, levels)
+            return [cut_back(found, height, width) for found in self._detect(images, stem, levels)]
         if targets is None:
             msg = "Expected targets in training mode, and found none; call eval() for detections"
             raise ValueError(msg)
-        return self._losses(images, stem, levels, targets)
+        return self._losses(images, stem, levels, [continued(target, spare) for target in targets])
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Images to ``(B, feature_channels)``: mean and maximum of each level of the pyramid, for classification."""
@@ -255,6 +261,21 @@ class Positives:
             images = target[name]
             cuts.append(crop(images, matched if name == "masks" else torch.zeros_like(matched), boxes, side))
         return torch.cat(cuts)
+
+
+def continued(target: Target, spare: tuple[int, int, int, int]) -> Target:
+    """A target whose image goes on by so many pixels on the left, right, top and bottom, without regions there."""
+    larger = {"masks": functional.pad(target["masks"], spare)}
+    if "clean" in target:
+        larger["clean"] = functional.pad(target["clean"], spare, mode="replicate")
+    return {**target, **larger}
+
+
+def cut_back(found: dict[str, torch.Tensor], height: int, width: int) -> dict[str, torch.Tensor]:
+    """What was found in the image itself, where that is smaller than what was looked at."""
+    ends = found["boxes"].new_tensor([width, height, width, height])
+    inside = {k: v[..., :height, :width] if k in ("masks", "restored") else v for k, v in found.items()}
+    return {**inside, "boxes": found["boxes"].clamp(min=0).minimum(ends)}
 
 
 def binary_loss(logits: torch.Tensor, labels: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
