@@ -29,7 +29,7 @@ from .base import Geometry
 from .base import Host
 
 #: Colour of each type in pictures.
-COLOURS = ("#e6550d", "#3182bd", "#31a354", "#c51b8a", "#fdd0a2", "#9ecae1", "#a1d99b", "#756bb1")
+COLOURS = ("#e6550d", "#3182bd", "#31a354", "#c51b8a", "#fdae6b", "#9ecae1", "#a1d99b", "#756bb1")
 #: Smaller patches of a colour have no name written beside them.
 NAMED_PIXELS = 24
 
@@ -129,10 +129,14 @@ def draw_type(axes: Any, mask: Any, name: str, colour: str) -> None:
     layer = np.zeros((*mask.shape, 4))
     layer[mask] = to_rgba(colour, 0.35)
     axes.imshow(layer, interpolation="nearest")
-    patches, count = ndimage.label(mask)
-    for number, (y, x) in enumerate(ndimage.center_of_mass(mask, patches, range(1, count + 1)), 1):
+    patches, _count = ndimage.label(mask)
+    for number, (rows, columns) in enumerate(ndimage.find_objects(patches), 1):
         if (patches == number).sum() >= NAMED_PIXELS:
-            axes.text(x, y, name, color="white", fontsize=7, ha="center", va="center")
+            # Above the patch or, at the top of the picture, below it; always towards the middle of the picture.
+            y, vertical = (rows.start - 1, "bottom") if rows.start > mask.shape[0] / 10 else (rows.stop, "top")
+            left = columns.start + columns.stop < mask.shape[1]
+            x, horizontal = (columns.start, "left") if left else (columns.stop, "right")
+            axes.text(x, y, name, color=colour, fontsize=8, ha=horizontal, va=vertical, clip_on=True)
 
 
 def dice_loss(logits: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
