@@ -47,8 +47,9 @@ from toy_exams import toy_study
 Array = npt.NDArray[np.float64]
 
 SPACING_MM, PATCH = 1.75, 144
-#: How far a seam detector's area under the curve may lie from one half; some 100 regions leave 0.04 to chance.
-SEAM_BOUND = 0.12
+#: How far a seam detector's area under the curve may lie from one half: 0.11 was the most that was measured on hearts and
+#: knees, and some 120 regions leave 0.04 to chance.
+SEAM_BOUND = 0.15
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -130,6 +131,12 @@ def test_number_size_overlap_foreground_and_change_keep_their_limits(images: tor
     assert set(counts) <= {0, 1, 2, 3, 4}
     # 1 to 4 regions, equally often: 2.5 on average, fewer where places were refused.
     assert 2.0 <= sum(counts) / len(counts) <= 3.0
+
+
+def test_a_single_region_for_each_image(images: torch.Tensor) -> None:
+    found = distorted(images, regions=(1, 1))
+    assert found.regions.shape == (12, 1, PATCH, PATCH)
+    assert (found.kinds > 0).float().mean() > 0.8
 
 
 def test_sides_can_be_given_in_mm(images: torch.Tensor) -> None:
@@ -259,7 +266,7 @@ def seam_auc(images: torch.Tensor, name: str, **changes: object) -> list[float]:
     """Area under the curve of each detector: outlines of distorted regions against those of untouched places."""
     given = {"types": (name,), "regions": (3, 3), "overlap": 0.0, **changes}
     ours, others = [], []
-    for seed in range(3):
+    for seed in range(6):
         found = distorted(images, seed, **given)
         ours += seams(found.images, found)
         others += seams(images, distorted(images, seed + 100, **given))
