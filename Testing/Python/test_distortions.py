@@ -47,8 +47,8 @@ from toy_exams import toy_study
 Array = npt.NDArray[np.float64]
 
 SPACING_MM, PATCH = 1.75, 144
-#: How far a seam detector's area under the curve may lie from one half: 0.11 was the most that was measured on hearts and
-#: knees, and some 120 regions leave 0.04 to chance.
+#: How far a seam detector's area under the curve may lie from one half: 0.11 was the most that was measured on hearts
+#: and knees, and some 120 regions leave 0.04 to chance.
 SEAM_BOUND = 0.15
 
 
@@ -422,7 +422,7 @@ def task_and_target(images: torch.Tensor) -> tuple[DistortionPrediction, torch.T
 
 def perfect(task: DistortionPrediction, target: torch.Tensor) -> torch.Tensor:
     one_hot = functional.one_hot(target[:, 2].long(), task.classes).permute(0, 3, 1, 2).float()
-    return torch.cat([20 * one_hot - 10, target[:, :1]], dim=1)
+    return torch.cat([20 * one_hot - 10, target[:, :1] - target[:, 1:2]], dim=1)
 
 
 def test_target_holds_clean_given_and_types(
@@ -444,7 +444,7 @@ def test_a_perfect_output_costs_nothing_and_scores_full(
     assert float(task.loss(best, target)) < 0.01
     scores = task.score(best, target, SPACING_MM)
     assert scores["region_dice"] == scores["type_accuracy"] == 1.0
-    assert scores["restored_rmse"] == 0.0
+    assert scores["restored_rmse"] < 1e-5
     assert scores["untouched_rmse"] > 0.2
 
 
@@ -454,7 +454,7 @@ def test_each_part_of_the_loss_is_felt(task_and_target: tuple[DistortionPredicti
     wrong_type = best.clone()
     wrong_type[:, 1 : task.classes] = best[:, 1 : task.classes].roll(1, dims=1)
     copied = best.clone()
-    copied[:, task.classes] = target[:, 1]
+    copied[:, task.classes] = 0.0
     assert float(task.loss(wrong_type, target)) > 1.0
     assert task.score(wrong_type, target, SPACING_MM)["type_accuracy"] == 0.0
     assert task.score(wrong_type, target, SPACING_MM)["region_dice"] == 1.0
@@ -484,7 +484,7 @@ def test_picture_shows_the_restored_image_with_the_types(
         axes = Figure().subplots()
         task.draw(axes, given, values)
         shown, *layers = (np.asarray(item.get_array()) for item in axes.images)
-        assert np.array_equal(shown, clean)
+        assert np.allclose(shown, clean, atol=1e-5)
         for number, layer in enumerate(layers, 1):
             assert np.array_equal(layer[..., 3] > 0, types == number)
         assert {text.get_text() for text in axes.texts} <= {TYPES[int(k) - 1] for k in np.unique(types) if k}

@@ -37,7 +37,8 @@ NAMED_PIXELS = 24
 class DistortionPrediction:
     """The pretext task ``distortions``.
 
-    Channels of the output: one for each class of a pixel (0 untouched, then ``TYPES``), and last the restored image.
+    Channels of the output: one for each class of a pixel (0 untouched, then ``TYPES``), and last what is added to the
+    image given to restore it, so that an output of zeros leaves it alone.
     Channels of the target: the image before, the image given, and the class.
     """
 
@@ -79,8 +80,8 @@ class DistortionPrediction:
 
         Untouched pixels, most of the image, count ``background_weight`` times in the first and the last.
         """
-        logits, restored = output[:, : self.classes].float(), output[:, self.classes].float()
         clean, given, types = target[:, 0], target[:, 1], target[:, 2].long()
+        logits, restored = output[:, : self.classes].float(), given + output[:, self.classes].float()
         weights = torch.ones(self.classes, device=logits.device)
         weights[0] = self.settings.background_weight
         loss = functional.cross_entropy(logits, types, weight=weights)
@@ -95,8 +96,8 @@ class DistortionPrediction:
         whose most likely type is right; ``restored_rmse`` over changed pixels in standard deviations of the image, and
         ``untouched_rmse``, that of leaving them alone.
         """
-        logits, restored = output[:, : self.classes].float(), output[:, self.classes].float()
         clean, given, types = target[:, 0], target[:, 1], target[:, 2].long()
+        logits, restored = output[:, : self.classes].float(), given + output[:, self.classes].float()
         found, truth, changed = logits.argmax(1) > 0, types > 0, clean != given
         if not truth.any():
             return dict.fromkeys(("region_dice", "type_accuracy", "restored_rmse", "untouched_rmse"), math.nan)
@@ -116,8 +117,9 @@ class DistortionPrediction:
         values = np.asarray(values)
         truth = len(values) == 3
         types = values[2].astype(int) if truth else values[: self.classes].argmax(0)
+        restored = values[0] if truth else image + values[self.classes]
         low, high = np.percentile(image, (0.5, 99.5))
-        axes.imshow(values[0] if truth else values[self.classes], cmap="gray", vmin=low, vmax=high)
+        axes.imshow(restored, cmap="gray", vmin=low, vmax=high)
         for number, (name, colour) in enumerate(zip(TYPES, COLOURS, strict=True), 1):
             draw_type(axes, types == number, name, colour)
 
