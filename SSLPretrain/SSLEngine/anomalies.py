@@ -305,7 +305,8 @@ def normal_scores(
     """
     by_role: dict[str, list[float]] = {}
     network.eval()
-    for part in indices.split(SLICES_AT_ONCE):
+    # An empty tensor splits into one empty part, which a Mask R-CNN cannot look at.
+    for part in indices.split(SLICES_AT_ONCE) if len(indices) else ():
         # No augmentation: the middle of each slice, as an exam is looked at; the generator draws nothing.
         images = make_batch(slices, part, patch, None, torch.Generator()).images
         with torch.no_grad(), autocast(slices.device):

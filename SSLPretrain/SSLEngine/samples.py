@@ -113,7 +113,7 @@ def write_samples(run: Run, network: nn.Module, folder: Path, step: int) -> None
 def write_targets(task: Drawn, slices: SliceSet, patch: int, path: Path) -> bool:
     """Writes a picture of a pretext's input and target; False where no slice has a target.
 
-    A task that leaves the input alone is shown on a second slice too, of another role where there is one.
+    Two slices, of different roles where there are such; the input of the second one only where the task changes it.
 
     Args:
         task: The pretext.
@@ -124,11 +124,13 @@ def write_targets(task: Drawn, slices: SliceSet, patch: int, path: Path) -> bool
     samples = take(task, slices, spread(slices, with_target(slices, task, torch.arange(len(slices))), 2), patch)
     if not samples:
         return False
-    samples = samples[:1] if samples[0].changed else samples
-    figure, axes = _tiles(1, 1 + len(samples))
-    _name(axes[0, 0], f"{samples[0].title}: what it sees").imshow(samples[0].given, cmap="gray")
-    for item, sample in zip(axes[0, 1:], samples, strict=True):
-        task.draw(_name(item, f"{sample.title}: what it is to find"), sample.given, sample.target)
+    shown = samples if samples[0].changed else samples[:1]
+    figure, axes = _tiles(1, len(shown) + len(samples))
+    tiles = iter(axes[0])
+    for sample in samples:
+        if any(sample is one for one in shown):
+            _name(next(tiles), f"{sample.title}: what it sees").imshow(sample.given, cmap="gray")
+        task.draw(_name(next(tiles), f"{sample.title}: what it is to find"), sample.given, sample.target)
     write_atomically(path, _png(figure))
     return True
 

@@ -293,3 +293,9 @@ def test_what_is_normal_must_be_numbers(tmp_path: Path) -> None:
     save_model(path, network, card(normal={"sax": (math.nan, 1.0)}))
     with pytest.raises(ModelError, match="description"):
         load_model(path)
+
+
+def test_without_held_out_slices_nothing_is_called_normal() -> None:
+    """A cohort of a few subjects learns from all of them; a Mask R-CNN must not be asked about no image at all."""
+    never = nn.Module()  # cannot be called
+    assert anomalies.normal_scores(never, None, torch.zeros(0, dtype=torch.int64), 32) == {}  # type: ignore[arg-type]

@@ -166,10 +166,10 @@ def test_a_target_picture_is_written_only_where_there_is_one(tmp_path: Path, mon
     assert not samples.write_targets(task, slices, PATCH, tmp_path / "a.png")
     assert not list(tmp_path.iterdir())
     assert samples.write_targets(task, slice_set([("sax", 0), ("sax", 1)]), PATCH, tmp_path / "a.png")
-    # A task that changes its input is shown on one slice: input and target.
-    assert png_size(tmp_path / "a.png")[0] == 402
-    assert len(task.drawn) == 1
+    # A task that changes its input: input and target of two slices.
+    assert png_size(tmp_path / "a.png")[0] == 798
+    assert len(task.drawn) == 2
     monkeypatch.setattr(task, "distort", lambda batch, generator: None)
     assert samples.write_targets(task, slice_set([("sax", 0), ("sax", 1)]), PATCH, tmp_path / "a.png")
     assert png_size(tmp_path / "a.png")[0] == 600
-    assert len(task.drawn) == 3
+    assert len(task.drawn) == 4
