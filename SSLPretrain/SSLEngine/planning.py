@@ -41,7 +41,6 @@ from .settings import Crossings
 from .settings import parse
 from .slices import HOST_ROLES
 from .slices import anatomical_axis
-from .slices import chosen_phases
 from .slices import guests_of
 from .slices import landmark
 from .slices import network_plane
@@ -50,7 +49,6 @@ from .slices import stacks_of
 from .slices import standardise
 from .studies import Study
 from .studies import StudyError
-from .studies import View
 from .studies import read_study
 from .training import autocast
 from .training import choose_device
@@ -248,7 +246,7 @@ def predict_lines(
     hosts: Sequence[str] = HOST_ROLES,
     centre: Array | None = None,
 ) -> dict[str, list[Seen]]:
-    """What the network sees of each guest on every slice of other roles, the mean over the phases of a cine.
+    """What the network sees of each guest on every slice of other roles, on the first phase.
 
     Args:
         network: A network with a head for ``crossings``.
@@ -272,31 +270,17 @@ def predict_lines(
         if view.role not in hosts or view.role not in card.roles:
             continue
         planes = [network_plane(p, float(card.grid["spacing_mm"]), side, centre) for p in view.planes]
-        heats = torch.stack([_heats(network, card, view, phase, planes, device) for phase in phases_of(view, card)])
+        images = standardise(view.pixels(0), (card.grid["clip_percent"][0], card.grid["clip_percent"][1]))
+        stored = [resample(torch.from_numpy(images[k : k + 1]), view.planes[k], p) for k, p in enumerate(planes)]
+        patches = torch.stack(stored).to(device)
+        with autocast(device):
+            heats = torch.cat([network(part, [Crossing.name])[Crossing.name].float() for part in patches.split(BATCH)])
         scale = Crossing(settings).peak
-        for plane, heat in zip(planes, heats.mean(0).cpu().numpy(), strict=True):
+        for plane, heat in zip(planes, heats.cpu().numpy(), strict=True):
             for channel, role in guests:
                 if role != view.role:
                     found[role].append(see(plane, heat[channel] / scale, settings.sigma_mm))
     return found
-
-
-def phases_of(view: View, card: Card) -> list[int]:
-    """The phases of a cine that the network was trained on: each is another look at the same planes."""
-    return chosen_phases(view, int(card.grid["phases"]))
-
-
-def _heats(
-    network: Net, card: Card, view: View, phase: int, planes: Sequence[Plane], device: torch.device
-) -> torch.Tensor:
-    """Heatmaps ``(slices, guests, P, P)`` of one phase of a view, cut to ``planes``."""
-    clip = (card.grid["clip_percent"][0], card.grid["clip_percent"][1])
-    images = torch.from_numpy(standardise(view.pixels(phase), clip))
-    stored = [resample(images[k : k + 1], view.planes[k], plane) for k, plane in enumerate(planes)]
-    patches = torch.stack(stored).to(device)
-    with autocast(device):
-        parts = [network(part, [Crossing.name])[Crossing.name].float() for part in patches.split(BATCH)]
-    return torch.cat(parts)
 
 
 def crossings_of(card: Card) -> Crossings:
