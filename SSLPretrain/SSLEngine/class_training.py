@@ -31,7 +31,7 @@ from .runs import organ_of
 from .runs import provenance
 from .runs import read_exams
 from .runs import sensible_steps
-from .runs import with_steps
+from .runs import settled
 from .settings import Finetune
 from .settings import Grid
 from .settings import SettingsError
@@ -188,7 +188,7 @@ def classifier_run(
         network=network,
         slices=slices,
         streams=[Stream(indices, [(Classification(counts, settings.bag), 1.0)], bags, settings.bag)],
-        schedule=with_steps(settings.schedule, steps),
+        schedule=settled(settings.schedule, steps, described.kind),
         augmentation=settings.augmentation,
         patch=grid.patch,
         seed=settings.seed,

@@ -40,6 +40,7 @@ from .pretext.distortions import DistortionPrediction
 from .regions import Regions
 from .regions import region_tasks
 from .regions import with_anchors
+from .settings import RATES
 from .settings import Carry
 from .settings import Data
 from .settings import Finetune
@@ -203,7 +204,7 @@ def pretrain_on(
         network=make_network(described, heads, settings.grid.spacing_mm, restore=True).to(device),
         slices=slices,
         streams=[Stream(learned, [(t, settings.weights.get(t.name, 1.0)) for t in pretexts])],
-        schedule=with_steps(settings.schedule, steps),
+        schedule=settled(settings.schedule, steps, described.kind),
         augmentation=settings.augmentation,
         patch=patch,
         seed=settings.seed,
@@ -361,7 +362,7 @@ def finetune_run(
         network=network.to(device),
         slices=slices,
         streams=streams,
-        schedule=with_steps(settings.schedule, steps),
+        schedule=settled(settings.schedule, steps, described.kind),
         augmentation=settings.augmentation,
         patch=grid.patch,
         seed=settings.seed,
@@ -560,9 +561,9 @@ def only_segmentation(trained: torch.nn.Module, card: Card, device: torch.device
 # Common ends
 
 
-def with_steps(schedule: Schedule, steps: int) -> Schedule:
-    """The schedule with its number of steps settled."""
-    return parse({**plain(schedule), "steps": steps}, Schedule)
+def settled(schedule: Schedule, steps: int, kind: str) -> Schedule:
+    """The schedule with its number of steps and its rate settled, for a kind of network."""
+    return parse({**plain(schedule), "steps": steps, "rate": schedule.rate or RATES[kind]}, Schedule)
 
 
 def organ_of(studies: Sequence[Study]) -> str:

@@ -183,13 +183,17 @@ class Network(Strict, frozen=True):
     mask_rcnn: MaskRcnn = MaskRcnn()
 
 
+#: Peak learning rate of each kind of network where the settings do not say [ours].
+RATES: dict[str, float] = {"unet": 4e-3, "mask-rcnn": 1e-3}
+
+
 class Schedule(Strict, frozen=True):
     """How long and how fast.
 
     Attributes:
         steps: Training steps in all; 0 asks for a sensible number for the data.
         batch: Slices a step; classification takes them from ``batch // bag`` studies, at least two.
-        rate: Peak learning rate of AdamW.
+        rate: Peak learning rate of AdamW; by default that of :data:`RATES`.
         warmup: Share of the steps in which the rate rises; it then falls as half a cosine.
         weight_decay: Of AdamW.
         average: Decay of the running mean of the weights that becomes the model; 0 takes the last weights.
@@ -200,7 +204,7 @@ class Schedule(Strict, frozen=True):
 
     steps: Annotated[int, msgspec.Meta(ge=0)] = 0
     batch: Count = 8
-    rate: Positive = 4e-3
+    rate: Positive | None = None
     warmup: Share = 0.1
     weight_decay: NonNegative = 1e-2
     average: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.99

@@ -33,6 +33,7 @@ from .jobs import Cancelled
 from .jobs import Reporter
 from .models import Net
 from .pretext.base import Batch
+from .settings import RATES
 from .settings import Augmentation
 from .settings import Schedule
 from .settings import SettingsError
@@ -283,11 +284,12 @@ def _permutation(seed: int, epoch: int, count: int) -> torch.Tensor:
 
 def learning_rate(schedule: Schedule, step: int) -> float:
     """Rises linearly over the warm-up, then falls as half a cosine to a hundredth."""
+    rate = schedule.rate or RATES["unet"]
     warm = max(1, round(schedule.warmup * schedule.steps))
     if step < warm:
-        return schedule.rate * (step + 1) / warm
+        return rate * (step + 1) / warm
     along = (step - warm) / max(1, schedule.steps - warm)
-    return schedule.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, along))))
+    return rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, along))))
 
 
 # ---------------------------------------------------------------------------------------------
@@ -336,7 +338,8 @@ def make_optimiser(run: Run) -> torch.optim.AdamW:
             decay = run.schedule.weight_decay if parameter.ndim > 1 else 0.0
             groups.setdefault((factor, decay), []).append(parameter)
     return torch.optim.AdamW(
-        [{"params": p, "factor": f, "weight_decay": d} for (f, d), p in groups.items()], lr=run.schedule.rate
+        [{"params": p, "factor": f, "weight_decay": d} for (f, d), p in groups.items()],
+        lr=learning_rate(run.schedule, 0),
     )
 
 
