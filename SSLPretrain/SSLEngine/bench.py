@@ -7,7 +7,6 @@ changing slices. The peer is MONAI's dictionary transforms, sample by sample, as
 from __future__ import annotations
 
 import platform
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,6 +28,7 @@ from .slices import SliceSet
 from .slices import make_batch
 from .slices import study_records
 from .targets import Segmentation
+from .timing import interleaved
 from .training import autocast
 from .training import choose_device
 from .training import step_generator
@@ -97,20 +97,6 @@ def run_bench(device_name: str = "auto", repeats: int = 7) -> dict[str, Any]:
         "peak_memory_bytes": peak_memory_bytes(),
         "mask_rcnn": bench_rcnn.measure(device, max(1, repeats // 2)),
     }
-
-
-def interleaved(work: dict[str, Callable[[], Any]], repeats: int, device: torch.device) -> dict[str, float]:
-    """Median seconds of several pieces of work, run in turn after one warm-up round."""
-    found: dict[str, list[float]] = {name: [] for name in work}
-    for turn in range(repeats + 1):
-        for name, run in work.items():
-            began = time.perf_counter()
-            run()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            if turn:
-                found[name].append(time.perf_counter() - began)
-    return {name: statistics.median(values) for name, values in found.items()}
 
 
 def _header_times(repeats: int) -> dict[str, float]:

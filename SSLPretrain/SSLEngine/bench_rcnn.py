@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from .jobs import peak_memory_bytes
+from .timing import interleaved
 
 SIDE = 256
 BATCH = 2
@@ -29,7 +30,6 @@ def measure(device: torch.device, repeats: int) -> dict[str, Any]:
     ``ours`` is this package's network at its default sizes, ``own_operators`` the same with torchvision's own
     ``roi_align`` (where that loads), ``torchvision`` its Mask R-CNN with a ResNet-50 and its default sizes.
     """
-    from .bench import interleaved
     from .networks.torchvision_ops import load_torchvision
 
     try:
