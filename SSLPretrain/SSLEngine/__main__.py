@@ -23,7 +23,7 @@ from .geometry import GeometryError
 from .jobs import Cancelled
 from .jobs import JobError
 from .jobs import Reporter
-from .settings import SettingsError
+from .jobs import SettingsError
 from .studies.study import StudyError
 
 #: Numbers of labelled subjects of a few-label study where none are asked for.

@@ -61,6 +61,10 @@ class JobError(ValueError):
     """A job folder cannot be used. The message is one sentence: what, where, what to do."""
 
 
+class SettingsError(ValueError):
+    """A setting is wrong. The message names the field, what was expected and what was found."""
+
+
 class Cancelled(Exception):  # noqa: N818 - a state, not an error
     """The worker was asked to stop and has saved its state."""
 

@@ -14,6 +14,8 @@ from typing import TypeVar
 
 import msgspec
 
+from .jobs import SettingsError
+
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 NonNegative = Annotated[float, msgspec.Meta(ge=0)]
@@ -37,10 +39,6 @@ Pooling = Literal["attention", "mean"]
 Carry = Literal["all", "encoder", "proposals"]
 #: Levels of the Mask R-CNN's feature pyramid.
 PYRAMID_LEVELS = 5
-
-
-class SettingsError(ValueError):
-    """A setting is wrong. The message names the field, what was expected and what was found."""
 
 
 class Strict(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):

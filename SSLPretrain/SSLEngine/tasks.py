@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import statistics
 import tempfile
 import time
@@ -19,7 +20,7 @@ from typing import Any
 from . import jobs
 from .jobs import Cancelled
 from .jobs import Reporter
-from .settings import SettingsError
+from .jobs import SettingsError
 
 INSPECT_FILE = "inspect.json"
 PROBE_FILE = "probe.json"
@@ -82,6 +83,24 @@ def inspect(reporter: Reporter, path: str, labels_suffix: str = "_seg") -> str:
     document = look(Path(path), labels_suffix=labels_suffix, progress=_tell(reporter))
     jobs.write_json(_folder(reporter) / INSPECT_FILE, document)
     return f"Found {len(document['studies'])} exams in {path}"
+
+
+def load(reporter: Reporter, path: str, out: str, labels_suffix: str = "_seg") -> str:
+    """Reads one exam and hands it over to the window, in the folder ``out``; nothing is left there if it fails."""
+    from .studies import hand_over
+    from .studies import read_study
+    from .studies.inspecting import leave_out_unreadable
+
+    tell = _tell(reporter)
+    study = read_study(Path(path), labels_suffix=labels_suffix, progress=tell)
+    leave_out_unreadable(study)
+    try:
+        for step in hand_over(study, Path(out)):
+            tell(*step)
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)
+        raise
+    return f"Read {len(study.views)} views of {study.name}"
 
 
 def phantom(reporter: Reporter, organ: str, studies: int, seed: int, out: str, format: str = "nifti") -> str:  # noqa: A002
@@ -292,6 +311,7 @@ def forecast(kind: str, settings: Mapping[str, Any], outer: Reporter) -> dict[st
 
 TASKS: dict[str, Callable[..., str]] = {
     "inspect": inspect,
+    "load": load,
     "phantom": phantom,
     "segment": segment,
     "planes": planes,

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .crossings import same_frame
     from .groups import GROUPS_FILE
     from .groups import group_order
+    from .handover import hand_over
+    from .handover import take_over
     from .inspect_page import inspect_html
     from .inspect_page import page_of_cohort
     from .inspecting import inspect
@@ -41,6 +43,7 @@ _NAMES = {
     "cohort": ("Cohort", "read_cohort", "split_subjects", "subject_order"),
     "crossings": ("Crossing", "crossing_of_views", "same_frame"),
     "groups": ("GROUPS_FILE", "group_order"),
+    "handover": ("hand_over", "take_over"),
     "inspect_page": ("inspect_html", "page_of_cohort"),
     "inspecting": ("inspect", "inspect_cohort", "inspect_text"),
     "knee_roles": ("mirrored",),

@@ -92,6 +92,23 @@ def check_pixels(view: View) -> list[Irregularity]:
     return found
 
 
+def leave_out_unreadable(study: Study) -> None:
+    """Takes the views whose first phase cannot be read out of a study; what is odd about pixels becomes a remark.
+
+    Raises:
+        StudyError: No view is left.
+    """
+    for view in list(study.views):
+        study.irregularities += check_pixels(view)
+        try:
+            view.pixels(0)
+        except StudyError as error:
+            study.views.remove(view)
+            last = error
+    if not study.views:
+        raise last
+
+
 def coverage_mm(view: View) -> float:
     """Length of a stack from outer face to outer face, mm; the thickness of a single slice."""
     first, last = view.planes[0], view.planes[-1]

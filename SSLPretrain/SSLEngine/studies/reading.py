@@ -17,6 +17,8 @@ from .dicom import FramePolicy
 from .dicom import find_dicom
 from .dicom import group_exams
 from .dicom_views import views_of_exam
+from .handover import HANDOVER_FILE
+from .handover import take_over
 from .labels import LabelFile
 from .labels import image_name
 from .labels import is_label_file
@@ -78,7 +80,8 @@ def read_study(
 ) -> Study:
     """Reads one exam: a folder of DICOM files or volumes, or a single file.
 
-    Headers are read now, pixels when they are asked for.
+    Headers are read now, pixels when they are asked for. An exam that another process has handed over is taken as it
+    is (see :mod:`.handover`).
 
     Args:
         path: The folder, or one image file.
@@ -92,6 +95,8 @@ def read_study(
         StudyError: There is no usable image, or the folder holds more than one exam.
     """
     path = Path(path)
+    if (path / HANDOVER_FILE).is_file():
+        return take_over(path)
     files = list_files(path)
     headers, problems = find_dicom([f for f in files if may_be_dicom(f)], progress)
     exams = group_exams(headers)
