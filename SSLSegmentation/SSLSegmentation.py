@@ -2,6 +2,7 @@
 
 # Annotations stay real objects here (no __future__ import): parameterNodeWrapper reads them as types.
 
+import dataclasses
 import enum
 import json
 import sys
@@ -36,13 +37,16 @@ from SSLEngine import jobs  # noqa: E402
 from SSLPanels import wording  # noqa: E402
 from SSLPanels.correct_panel import CorrectPanel  # noqa: E402
 from SSLPanels.curves import RunCurves  # noqa: E402
+from SSLPanels.exam_loader import ExamLoader  # noqa: E402
 from SSLPanels.exam_panel import ExamPanel  # noqa: E402
 from SSLPanels.follower import JobFollower  # noqa: E402
+from SSLPanels.follower import idle  # noqa: E402
 from SSLPanels.follower import wait  # noqa: E402
 from SSLPanels.model_panel import ModelPanel  # noqa: E402
 from SSLPanels.monitor import JobMonitor  # noqa: E402
 from SSLPanels.planes_panel import PlanesPanel  # noqa: E402
 from SSLPanels.segment_panel import SegmentPanel  # noqa: E402
+from SSLPanels.stepper import Stepper  # noqa: E402
 from SSLPanels.workers import Workers  # noqa: E402
 
 if TYPE_CHECKING:
@@ -144,6 +148,8 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
         ScriptedLoadableModuleLogic.__init__(self)
         self.workers = Workers(_requirements(), "SSL Segmentation")
         self._followers: list[JobFollower] = []
+        self._loaders: list[ExamLoader] = []
+        self._steppers: list[Stepper] = []
 
     def getParameterNode(self) -> SSLSegmentationParameterNode:
         """The typed parameter node."""
@@ -151,27 +157,41 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
 
     # Exam and planes --------------------------------------------------------------------------
 
-    def loadStudy(self, path: str | Path, progress: Callable[[int, int, str], None] | None = None) -> "SceneExam":
-        """Reads a study folder (or one image file) into the scene.
+    def loadStudy(
+        self,
+        path: str | Path,
+        onProgress: Callable[[int, int, str], None] | None = None,
+        onFinished: "Callable[[ExamLoader], None] | None" = None,
+        waitForCompletion: bool = True,
+    ) -> "SceneExam | ExamLoader":
+        """Loads a study folder (or one image file) into the scene: a process reads it, the window stays awake.
 
         Args:
             path: Folder with DICOM files at any depth, or with volumes.
-            progress: ``progress(done, total, message)``.
+            onProgress: ``onProgress(done, total, message)``; ``total`` is 0 while it is not known.
+            onFinished: Called with the loader at the end; its ``exam`` is None if that was no success, and its
+                ``error`` then says why.
+            waitForCompletion: Return when the exam is there; the application stays responsive meanwhile. Otherwise
+                return at once.
+
+        Returns:
+            The exam if waited for, else the loader, which has ``active`` and ``cancel()``.
 
         Raises:
-            StudyError: Nothing there can be used; the message says why. Nothing stays in the scene.
+            StudyError: Waited for, and nothing there can be used; the message says why. Nothing stays in the scene.
         """
-        from SSLEngine.studies import read_study
-        from SSLScene import exams
-        from SSLScene import undo
+        from SSLEngine.studies import StudyError
 
-        study = read_study(Path(path))
-        token = slicer.mrmlScene.GenerateUniqueName(f"exam {study.name}")
-        try:
-            return exams.load_study(slicer.mrmlScene, study, token, progress)
-        except Exception:
-            undo.remove_all(slicer.mrmlScene, token)
-            raise
+        self._loaders = [known for known in self._loaders if known.active]
+        loader = ExamLoader(self.workers, onProgress, lambda: onFinished(loader) if onFinished is not None else None)
+        self._loaders.append(loader)
+        loader.load(path)
+        if not waitForCompletion:
+            return loader
+        idle(lambda: loader.active)
+        if loader.exam is None:
+            raise StudyError(loader.error or _("Loading was cancelled."))
+        return loader.exam
 
     def useVolumes(self, volumes: Sequence[Any] | Mapping[str, str] | None = None) -> "SceneExam":
         """Takes volumes of the scene as the views of an exam.
@@ -299,17 +319,24 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
         exam, chosen = self._chosen(what)
         folder = self.startSegmenting(model, exam, chosen, device, largestComponent)
         if waitForCompletion:
-            status = wait(folder)
-            if status.state != jobs.FINISHED:
-                raise RuntimeError(status.message)
+            self.wait(folder)
             return results.load(exam, chosen, folder)
 
         def finished(status: jobs.Status) -> None:
             if status.state == jobs.FINISHED and onFinished is not None:
-                onFinished(results.load(exam, chosen, folder))
+                self._work(results.loading(exam, chosen, folder), onFinished)
 
         self._follow(folder, onUpdate, finished)
         return folder
+
+    def _work(
+        self, steps: Any, onDone: Callable[[Any], None], onError: Callable[[Exception], None] | None = None
+    ) -> None:
+        """Does something on the scene bit by bit while the window stays awake."""
+        self._steppers = [known for known in self._steppers if known.active]
+        stepper = Stepper()
+        self._steppers.append(stepper)
+        stepper.run(steps, onDone, onError or (lambda error: slicer.util.errorDisplay(str(error))))
 
     def _chosen(self, what: Any) -> "tuple[SceneExam, list[SceneView]]":
         """An exam and the views of it that are meant."""
@@ -321,22 +348,46 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
     def startSegmenting(
         self, model: str | Path, exam: "SceneExam", chosen: "Sequence[SceneView]", device: str, largestComponent: bool
     ) -> Path:
-        """Writes views of an exam for the worker and starts it; :func:`SSLPanels.results.load` takes its result."""
-        from SSLScene import exams
-
-        folder = self.workers.newFolder("segment")
-        exams.write_study(exams.SceneExam(exam.study, list(chosen), exam.token), folder / "input")
+        """Hands views of an exam to a worker and starts it; :func:`SSLPanels.results.load` takes its result."""
         settings = {
             "model": str(Path(model).resolve()),
-            "input": str(folder / "input"),
-            "out": str(folder / "segmentation.seg.nrrd"),
             "device": device,
             "largest_component": largestComponent,
         }
-        return self.workers.run("segment", settings, folder)
+        part = dataclasses.replace(exam, views=list(chosen))
+        return self._startOnScene("segment", settings, part, "segmentation.seg.nrrd")
+
+    def _startOnScene(self, kind: str, settings: dict[str, Any], exam: "SceneExam", out: str = "") -> Path:
+        """Creates a job on an exam of the scene; it starts as soon as the exam has been written for it."""
+        from SSLScene import exams
+
+        folder = self.workers.newFolder(kind)
+        settings["input"] = str(folder / "input")
+        if out:
+            settings["out"] = str(folder / out)
+        self.workers.prepare(kind, settings, folder)
+
+        def failed(error: Exception) -> None:
+            jobs.Reporter(folder).event(jobs.FAILED, message=str(error))
+
+        def start(written: None) -> None:
+            try:
+                self.workers.start(folder)
+            except jobs.JobError as error:
+                failed(error)
+
+        self._work(exams.handing_over(exam, folder / "input"), start, failed)
+        return folder
 
     def segmentFolder(
-        self, model: str | Path, cohort: str | Path, device: str = "auto", largestComponent: bool = True
+        self,
+        model: str | Path,
+        cohort: str | Path,
+        device: str = "auto",
+        largestComponent: bool = True,
+        onUpdate: Callable[..., None] | None = None,
+        onFinished: Callable[..., None] | None = None,
+        waitForCompletion: bool = False,
     ) -> Path:
         """Segments all exams of a folder in a job, into its folder ``segmentations``; nothing comes into the scene."""
         folder = self.workers.newFolder("segment")
@@ -347,16 +398,63 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
             "device": device,
             "largest_component": largestComponent,
         }
-        return self.workers.run("segment", settings, folder)
+        self.workers.run("segment", settings, folder)
+        self._follow(folder, onUpdate, onFinished)
+        if waitForCompletion:
+            self.wait(folder)
+        return folder
 
     def startPlanes(self, model: str | Path, exam: "SceneExam", device: str = "auto") -> Path:
         """Lets a model that has learned crossing lines tell, in a job, where the planes of an exam should lie."""
-        from SSLScene import exams
+        return self._startOnScene("planes", {"model": str(Path(model).resolve()), "device": device}, exam)
 
-        folder = self.workers.newFolder("planes")
-        exams.write_study(exam, folder / "input")
-        settings = {"model": str(Path(model).resolve()), "input": str(folder / "input"), "device": device}
-        return self.workers.run("planes", settings, folder)
+    def predictPlanes(
+        self,
+        model: str | Path,
+        exam: "SceneExam",
+        device: str = "auto",
+        onUpdate: Callable[..., None] | None = None,
+        onFinished: Callable[[list[Any]], None] | None = None,
+        waitForCompletion: bool = False,
+    ) -> Any:
+        """Lets a model that has learned crossing lines tell where the planes of an exam should lie, and shows them.
+
+        Args:
+            model: A model that was pretrained with ``crossings``.
+            exam: The exam.
+            device: ``auto``, ``cpu`` or ``cuda:N``.
+            onUpdate: Called with status and new events.
+            onFinished: Called with the planes; each has ``role``, ``model`` (its quad) and ``markup`` (to be moved).
+            waitForCompletion: Wait and return the planes.
+
+        Returns:
+            The planes if waited for, else the job's folder.
+
+        Raises:
+            RuntimeError: Waited for, and the job failed; the message says why.
+        """
+        folder = self.startPlanes(model, exam, device)
+        if waitForCompletion:
+            self.wait(folder)
+            return self.showPredictedPlanes(exam, folder)
+
+        def finished(status: jobs.Status) -> None:
+            if status.state == jobs.FINISHED and onFinished is not None:
+                onFinished(self.showPredictedPlanes(exam, folder))
+
+        self._follow(folder, onUpdate, finished)
+        return folder
+
+    @staticmethod
+    def wait(folder: str | Path) -> None:
+        """Returns when a job has ended; the application stays responsive.
+
+        Raises:
+            RuntimeError: It did not finish; the message says why.
+        """
+        status = wait(Path(folder))
+        if status.state != jobs.FINISHED:
+            raise RuntimeError(wording.sentence(Path(folder), status))
 
     @staticmethod
     def showPredictedPlanes(exam: "SceneExam", folder: Path) -> list[Any]:
@@ -392,13 +490,16 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
             waitForCompletion: Return only when the job has ended.
 
         Returns:
-            The job's folder; its model is ``jobs.status(folder).model``.
+            The job's folder; its model is ``model.safetensors`` there.
+
+        Raises:
+            RuntimeError: Waited for, and the job failed; the message says why.
         """
         document = {**self.finetuneSettings(labelled, model, transfer, steps, device), **(settings or {})}
         folder = self.workers.run("finetune", document)
         self._follow(folder, onUpdate, onFinished)
         if waitForCompletion:
-            wait(folder)
+            self.wait(folder)
         return folder
 
     @staticmethod
@@ -462,9 +563,7 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
         folder = self.workers.newFolder("phantom")
         settings = {"organ": organ, "studies": 1, "seed": seed, "out": str(folder / "exams"), "format": "nifti"}
         self.workers.run("phantom", settings, folder)
-        status = wait(folder)
-        if status.state != jobs.FINISHED:
-            raise RuntimeError(status.message)
+        self.wait(folder)
         exam = self.loadStudy(next(path for path in sorted((folder / "exams").iterdir()) if path.is_dir()))
         return [volume for item in exam.views for volume in item.volumes]
 
@@ -477,10 +576,12 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
         follower.follow(folder)
 
     def release(self) -> None:
-        """Ends all following; the jobs go on."""
+        """Ends all following; the jobs go on, but what is being loaded is given up."""
         for follower in self._followers:
             follower.release()
-        self._followers = []
+        for unfinished in (*self._loaders, *self._steppers):
+            unfinished.cancel()
+        self._followers, self._loaders, self._steppers = [], [], []
 
 
 def _requirements() -> Path:
@@ -529,8 +630,8 @@ class SSLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     @property
     def busy(self) -> bool:
-        """Whether a job is being followed."""
-        return self.monitor.follower.active
+        """Whether a job is being followed, or its result comes into the scene."""
+        return self.monitor.follower.active or self.segmentPanel.loading
 
     def follow(self, folder: Path, onFinished: Callable[[Path, jobs.Status], None]) -> None:
         """Shows a job's progress; calls back when it has ended."""
@@ -539,7 +640,7 @@ class SSLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.lossPlotWidget.setVisible(False)
         self.ui.progressCollapsibleButton.collapsed = False
         self.monitor.follow(folder)
-        self._update()
+        self.update()
 
     def _onEvents(self, events: list[dict[str, Any]]) -> None:
         self.curves.add(events)
@@ -549,8 +650,7 @@ class SSLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _onFinished(self, folder: Path, status: jobs.Status) -> None:
         if self._onJobFinished is not None:
             self._onJobFinished(folder, status)
-        if self._parameterNode is not None:
-            self._update()
+        self.update()
         if status.state == jobs.FAILED:
             slicer.util.errorDisplay(wording.failure(folder, status))
 
@@ -607,24 +707,25 @@ class SSLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _setParameterNode(self, node: SSLSegmentationParameterNode | None) -> None:
         if self._parameterNode is not None:
             self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
-            self.removeObserver(self._parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self._update)
+            self.removeObserver(self._parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self.update)
         self._parameterNode = node
         if node is not None:
             self._parameterNodeGuiTag = node.connectGui(self.uiWidget)
-            self.addObserver(node.parameterNode, vtk.vtkCommand.ModifiedEvent, self._update)
-            self._update()
+            self.addObserver(node.parameterNode, vtk.vtkCommand.ModifiedEvent, self.update)
+            self.update()
 
-    def _update(self, caller: Any = None, event: Any = None) -> None:
-        for panel in self.panels:
-            panel.update()
+    def update(self, caller: Any = None, event: Any = None) -> None:
+        """Shows the parameters, if the panel is tied to them."""
+        if self._parameterNode is not None:
+            for panel in self.panels:
+                panel.update()
 
     def setExam(self, exam: "SceneExam | None") -> None:
         """Shows another exam in all sections."""
         self.exam = exam
         for panel in self.panels:
             panel.setExam(exam)
-        if self._parameterNode is not None:
-            self._update()
+        self.update()
 
     def useModel(self, path: str | Path) -> None:
         """Takes a model file, as when it is opened from SSL Pretrain or loaded as a file."""

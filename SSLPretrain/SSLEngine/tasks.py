@@ -21,6 +21,7 @@ from . import jobs
 from .jobs import Cancelled
 from .jobs import Reporter
 from .jobs import SettingsError
+from .studies.handover import HANDOVER_FILE
 
 INSPECT_FILE = "inspect.json"
 PROBE_FILE = "probe.json"
@@ -134,6 +135,7 @@ def segment(
     if not cohort:
         document = segment_study(segmenter, read_study(Path(input)), Path(out), _tell(reporter))
         jobs.write_json(_folder(reporter) / RESULT_FILE, document)
+        _forget(reporter, Path(input))
         return f"Segmented {input} into {len(document['outputs'])} files"
     studies = read_cohort(Path(cohort), labels_suffix=labels_suffix).studies
     documents = {}
@@ -144,12 +146,19 @@ def segment(
     return f"Segmented {len(studies)} exams into {out}"
 
 
+def _forget(reporter: Reporter, handed_over: Path) -> None:
+    """Removes an exam that a window has handed over inside the job's folder: images are not kept where none looks."""
+    if handed_over.parent == _folder(reporter) and (handed_over / HANDOVER_FILE).is_file():
+        shutil.rmtree(handed_over, ignore_errors=True)
+
+
 def planes(reporter: Reporter, model: str, input: str, device: str = "auto", labels_suffix: str = "_seg") -> str:  # noqa: A002
     """Predicts the planes of a study; the document is the one of ``planes --json``."""
     from .planning import plan
 
     document = plan(Path(model), Path(input), device, labels_suffix=labels_suffix)
     jobs.write_json(_folder(reporter) / RESULT_FILE, document)
+    _forget(reporter, Path(input))
     return f"Found {len(document['planes'])} planes of {input}"
 
 

@@ -100,6 +100,6 @@ def _write_labels(
     for item, node in pairs:
         labels, _names = segments.labels_of(slicer.mrmlScene, node, item.volume, values)
         image = itk_image(labels, item.view.planes)
-        stem = f"{exam.views.index(item):02d}_{item.view.role}"
+        stem = exams.view_key(exam.views.index(item), item)
         sitk.WriteImage(image, str(folder / f"{stem}{LABELS_SUFFIX}.nii.gz"), True)
     return {value: name for name, value in values.items()}

@@ -16,6 +16,7 @@ from SSLEngine import jobs
 
 from . import tables
 from . import wording
+from .exam_loader import ExamLoader
 from .follower import JobFollower
 from .section import Section
 
@@ -55,6 +56,7 @@ class ExamPanel(Section):
     def __init__(self, owner: Any) -> None:
         super().__init__(owner)
         self._sample = JobFollower(onFinished=self._onSampleMade)
+        self._loader = ExamLoader(self.logic.workers, self.showProgress, self._onLoaded)
         self.ui.studyPathLineEdit.filters = ctk.ctkPathLineEdit.Dirs
         self.ui.studyPathLineEdit.settingKey = "SSLSegmentationStudy"
         self.tiePath(self.ui.studyPathLineEdit, "study")
@@ -65,11 +67,37 @@ class ExamPanel(Section):
         self.ui.useSceneButton.connect("clicked()", self.onUseScene)
         self.ui.sampleButton.connect("clicked()", self.onSample)
         self.ui.removeExamButton.connect("clicked()", self.onRemove)
+        self.ui.cancelExamButton.connect("clicked()", self.onCancel)
+        self._showBusy()
+
+    @property
+    def busy(self) -> bool:
+        """Whether an exam is being made or loaded."""
+        return self._loader.active or self._sample.active
 
     def update(self) -> None:
-        """The path is shown; loading needs one."""
+        """The path is shown; loading needs one, and one exam is loaded at a time."""
         self.showPaths([(self.ui.studyPathLineEdit, "study")])
-        self.ui.loadStudyButton.enabled = bool(self.parameters is not None and self.parameters.study)
+        named = bool(self.parameters is not None and self.parameters.study)
+        self.ui.loadStudyButton.enabled = named and not self.busy
+
+    def _showBusy(self) -> None:
+        """Progress and Cancel are there while an exam is being made or loaded, and the ways to load another are not."""
+        busy = self.busy
+        self.ui.examProgressBar.setVisible(busy)
+        self.ui.cancelExamButton.setVisible(busy)
+        for widget in (self.ui.useSceneButton, self.ui.sampleButton, self.dropLabel):
+            widget.enabled = not busy
+        if busy:
+            self.ui.examProgressBar.setRange(0, 0)
+        self.update()
+
+    def showProgress(self, done: int, total: int, message: str) -> None:
+        """How far it is; a total of 0 only shows that something happens."""
+        self.ui.examProgressBar.setRange(0, total)
+        self.ui.examProgressBar.setValue(done)
+        if message:
+            self.ui.examLabel.text = _("Loading: {what}").format(what=message)
 
     def setExam(self, exam: SceneExam | None) -> None:
         """Lists the exam's views."""
@@ -80,9 +108,13 @@ class ExamPanel(Section):
         tables.fill(self.ui.viewsTable, rows, tips)
         for row, item in enumerate(items):
             self.ui.viewsTable.setCellWidget(row, ROLE, self._roleBox(row, item))
-        self.ui.examLabel.text = _("No exam is loaded.") if exam is None else self._summary(exam)
+        self._showSummary()
         odd = exam.study.irregularities if exam is not None else []
-        self.ui.examLabel.toolTip = "\n".join(f"{item.where}: {item.what}; {item.consequence}" for item in odd)
+        lines = [f"{item.where}: {item.what}; {item.consequence}" for item in odd]
+        self.ui.examLabel.toolTip = tables.tip("\n".join(lines))
+
+    def _showSummary(self) -> None:
+        self.ui.examLabel.text = _("No exam is loaded.") if self.exam is None else self._summary(self.exam)
 
     @staticmethod
     def _summary(exam: SceneExam) -> str:
@@ -127,10 +159,31 @@ class ExamPanel(Section):
     def load(self, path: str | Path) -> None:
         """Loads an exam in place of the present one; if it cannot be read, the present one stays."""
         with slicer.util.tryWithErrorDisplay(_("The exam could not be loaded."), waitCursor=True):
-            exam = self.logic.loadStudy(path)
+            self._loader.load(path)
+            self.ui.examLabel.text = _("Loading ...")
+            self._showBusy()
+
+    def _onLoaded(self) -> None:
+        exam = self._loader.exam
+        if exam is not None:
             self.onRemove()
             self.owner.setExam(exam)
             self.owner.planesPanel.showSideBySide()
+        else:
+            self._showSummary()
+        self._showBusy()
+        if self._loader.error:
+            slicer.util.errorDisplay(self._loader.report, windowTitle=_("The exam could not be loaded."))
+
+    def onCancel(self) -> None:
+        """Gives up what is being made or loaded."""
+        self._loader.cancel()
+        if self._sample.active:
+            jobs.stop(self._sample.folder)
+            jobs.kill(self._sample.folder)
+            self._sample.release()
+            self._showSummary()
+            self._showBusy()
 
     def onUseScene(self) -> None:
         """Takes the volumes of the scene."""
@@ -143,18 +196,18 @@ class ExamPanel(Section):
             folder = self.logic.workers.newFolder("phantom")
             settings = {"organ": "heart", "studies": 1, "seed": 0, "out": str(folder / "exams"), "format": "nifti"}
             self.logic.workers.run("phantom", settings, folder)
-            self.ui.examLabel.text = _("Making a synthetic exam ...")
-            self.ui.sampleButton.enabled = False
             self._sample.follow(folder)
+            self.ui.examLabel.text = _("Making a synthetic exam ...")
+            self._showBusy()
 
     def _onSampleMade(self, status: jobs.Status) -> None:
-        self.ui.sampleButton.enabled = True
         folder = self._sample.folder
-        if status.state != jobs.FINISHED:
-            self.ui.examLabel.text = status.message
+        self._showSummary()
+        self._showBusy()
+        if status.state == jobs.FINISHED:
+            self.load(next(path for path in sorted((folder / "exams").iterdir()) if path.is_dir()))
+        else:
             slicer.util.errorDisplay(wording.failure(folder, status))
-            return
-        self.load(next(path for path in sorted((folder / "exams").iterdir()) if path.is_dir()))
 
     def onRemove(self) -> None:
         """Takes the exam out again."""
@@ -164,8 +217,9 @@ class ExamPanel(Section):
             self.logic.removeExam(exam)
 
     def release(self) -> None:
-        """Following ends."""
+        """Following ends; what is being loaded is given up."""
         self._sample.release()
+        self._loader.cancel()
 
 
 def geometry(item: SceneView) -> str:

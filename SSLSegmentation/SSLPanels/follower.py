@@ -129,5 +129,16 @@ def wait(folder: Path, timeout_s: float | None = None) -> jobs.Status:
         if end is not None and time.monotonic() > end:
             msg = f"The job in {folder} has not ended within {timeout_s:g} s; see its log.txt."
             raise TimeoutError(msg)
-        slicer.app.processEvents()
-        time.sleep(0.05)
+        turn()
+
+
+def idle(busy: Callable[[], bool]) -> None:
+    """For scripts: lets the application work on for as long as something is so."""
+    while busy():
+        turn()
+
+
+def turn() -> None:
+    """Lets the application do what has come up, then rests a moment."""
+    slicer.app.processEvents()
+    time.sleep(0.02)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
@@ -118,7 +119,7 @@ class ModelPanel(Section):
         try:
             card = model_card.read(Path(path))
         except ValueError as error:
-            self.ui.cardLabel.text = str(error)
+            self.ui.cardLabel.text = html.escape(str(error))
             return {}
         self.ui.cardLabel.text = model_card.describe(card)
         return card

@@ -10,6 +10,7 @@ import qt
 
 from SSLEngine import jobs
 
+from . import tables
 from . import wording
 from .follower import JobFollower
 
@@ -92,7 +93,7 @@ class JobMonitor:
         self._ui.stopButton.enabled = running and not self.follower.stopping
         self._ui.resumeButton.enabled = status.state in (jobs.FAILED, jobs.CANCELLED, jobs.LOST, jobs.QUEUED)
         self._ui.jobStateLabel.text = wording.progress(status)
-        self._ui.jobStateLabel.toolTip = str(folder)
+        self._ui.jobStateLabel.toolTip = tables.tip(str(folder))
         self._show_log(folder)
         self._show_sample(folder)
         if events and self._onEvents is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Generator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,11 +35,13 @@ class Results:
 
     Attributes:
         segmentations: One a view (or one a slice, where the slices form no volume).
-        table: Volumes in ml, one row a view and structure; EDV, ESV and ejection fraction of a cine.
+        rows: View, structure and volume in ml (``12.3 ml``); EDV, ESV and ejection fraction of a cine.
+        table: The same as a table node.
         chart: Chart of the volume curves of a cine, or None.
     """
 
     segmentations: list[Any] = field(default_factory=list)
+    rows: list[tuple[str, str, str]] = field(default_factory=list)
     table: Any = None
     chart: Any = None
 
@@ -54,20 +57,23 @@ def load(exam: SceneExam, chosen: Sequence[SceneView], folder: Path) -> Results:
     Raises:
         SceneError: A file of the result is missing or broken.
     """
+    return undo.at_once(loading(exam, chosen, folder))
+
+
+def loading(exam: SceneExam, chosen: Sequence[SceneView], folder: Path) -> Generator[None, None, Results]:
+    """As :func:`load`, one phase of one view at each step."""
+    return undo.stepwise(slicer.mrmlScene, exam.token, _load(exam, chosen, folder))
+
+
+def _load(exam: SceneExam, chosen: Sequence[SceneView], folder: Path) -> Generator[None, None, Results]:
     document = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
-    scene = slicer.mrmlScene
-    before = {node.GetID() for node in undo.nodes(scene)}
     results = Results()
-    try:
-        for number, item in enumerate(chosen):
-            outputs = [o for o in document["outputs"] if _belongs(o["view"], number)]
-            results.segmentations += _segmentations(exam, item, outputs, folder)
-        with undo.owned(scene, exam.token):
-            results.table = _table(exam, chosen, document)
-            results.chart = _curve(exam, document)
-    except Exception:
-        undo.remove_nodes(scene, [node for node in undo.nodes(scene) if node.GetID() not in before])
-        raise
+    for number, item in enumerate(chosen):
+        outputs = [o for o in document["outputs"] if _belongs(o["view"], number)]
+        results.segmentations += yield from _segmentations(exam, item, outputs, folder)
+    results.rows = _rows(chosen, document)
+    results.table = _table(exam, results.rows)
+    results.chart = _curve(exam, chosen, document)
     return results
 
 
@@ -76,7 +82,9 @@ def _belongs(view: str, number: int) -> bool:
     return view.split("_", 1)[0] == f"{number:02d}"
 
 
-def _segmentations(exam: SceneExam, item: SceneView, outputs: Sequence[Mapping[str, Any]], folder: Path) -> list[Any]:
+def _segmentations(
+    exam: SceneExam, item: SceneView, outputs: Sequence[Mapping[str, Any]], folder: Path
+) -> Generator[None, None, list[Any]]:
     if not outputs:
         return []
     name = _("{view} segmentation").format(view=item.view.name)
@@ -87,31 +95,34 @@ def _segmentations(exam: SceneExam, item: SceneView, outputs: Sequence[Mapping[s
     ]
     for node in nodes:
         node.SetAttribute(JOB, str(folder))
-    if len(phases) > 1 and len(nodes) == 1 and item.browser is not None:
-        by_phase = {o["phase"]: Path(o["file"]) for o in outputs}
-        _play(exam, item, nodes[0], by_phase)
+    if len(phases) > 1 and item.browser is not None:
+        for k, node in enumerate(nodes):
+            files = [[Path(o["file"]) for o in outputs if o["phase"] == phase][k] for phase in phases]
+            yield from _play(exam, item, node, k, dict(zip(phases, files, strict=True)))
     return nodes
 
 
-def _play(exam: SceneExam, item: SceneView, node: Any, files: Mapping[int, Path]) -> None:
+def _play(
+    exam: SceneExam, item: SceneView, node: Any, slice_index: int, files: Mapping[int, Path]
+) -> Generator[None, None, None]:
     """The segmentations of all phases as a sequence in step with the cine; the node becomes its proxy."""
     scene = slicer.mrmlScene
-    images = sequence_of(scene, item.volume)
-    with undo.owned(scene, exam.token):
-        sequence = new_node(scene, "vtkMRMLSequenceNode", f"{node.GetName()} frames")
-        sequence.SetIndexName(images.GetIndexName())
-        sequence.SetIndexUnit(images.GetIndexUnit())
-        for phase, path in sorted(files.items()):
-            loaded = segments.load_segmentation(scene, exam, item, path, 0, "phase") if phase else node
-            sequence.SetDataNodeAtValue(loaded, images.GetNthIndexValue(phase))
-            if loaded is not node:
-                undo.remove_nodes(scene, [loaded])
+    images = sequence_of(scene, item.volume_of_slice(slice_index))
+    sequence = new_node(scene, "vtkMRMLSequenceNode", f"{node.GetName()} frames")
+    sequence.SetIndexName(images.GetIndexName())
+    sequence.SetIndexUnit(images.GetIndexUnit())
+    for phase, path in sorted(files.items()):
+        yield
+        loaded = segments.load_segmentation(scene, exam, item, path, slice_index, "phase") if phase else node
+        sequence.SetDataNodeAtValue(loaded, images.GetNthIndexValue(phase))
+        if loaded is not node:
+            undo.remove_nodes(scene, [loaded])
     item.browser.AddProxyNode(node, sequence, False)
     # Corrections are made on the proxy and must not be lost when another phase is shown.
     item.browser.SetSaveChanges(sequence, True)
 
 
-def _table(exam: SceneExam, chosen: Sequence[SceneView], document: Mapping[str, Any]) -> Any:
+def _rows(chosen: Sequence[SceneView], document: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     rows = []
     cines = {
         number: c for c in document.get("cine") or [] for number in range(len(chosen)) if _belongs(c["view"], number)
@@ -121,6 +132,10 @@ def _table(exam: SceneExam, chosen: Sequence[SceneView], document: Mapping[str, 
         for name, ml in sorted(outputs[0]["volumes_ml"].items()) if outputs else []:
             rows.append((item.view.name, name, f"{ml:.1f} ml"))
         rows += [(item.view.name, *row) for row in _function(cines.get(number))]
+    return rows
+
+
+def _table(exam: SceneExam, rows: Sequence[tuple[str, str, str]]) -> Any:
     node = new_node(slicer.mrmlScene, "vtkMRMLTableNode", _("Volumes"))
     table = vtk.vtkTable()
     for title, values in zip(
@@ -148,11 +163,12 @@ def _function(cine: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     return found
 
 
-def _curve(exam: SceneExam, document: Mapping[str, Any]) -> Any:
+def _curve(exam: SceneExam, chosen: Sequence[SceneView], document: Mapping[str, Any]) -> Any:
     cines = document.get("cine") or []
     if not cines:
         return None
-    names = [f"{cine['structure']} ({cine['view']})" for cine in cines]
+    views = [next(v.view for k, v in enumerate(chosen) if _belongs(cine["view"], k)) for cine in cines]
+    names = [f"{cine['structure']} ({view.name})" for cine, view in zip(cines, views, strict=True)]
     chart = charts.add_chart(slicer.mrmlScene, _("Volume over the cine"), _("phase"), names, "ml", exam.token)
     longest = max(len(cine["volumes_ml"]) for cine in cines)
     rows = []

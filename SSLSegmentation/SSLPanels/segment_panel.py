@@ -15,6 +15,7 @@ from SSLEngine import jobs
 
 from .curves import show
 from .section import Section
+from .stepper import Stepper
 
 if TYPE_CHECKING:
     from SSLPanels.results import Results
@@ -30,10 +31,21 @@ class SegmentPanel(Section):
         self.ui.batchPathLineEdit.filters = ctk.ctkPathLineEdit.Dirs
         self.tiePath(self.ui.batchPathLineEdit, "batch")
         self.ui.segmentButton.connect("clicked()", self.onSegment)
+        self._stepper = Stepper()
         self.showResults(None)
+
+    @property
+    def loading(self) -> bool:
+        """Whether a result comes into the scene."""
+        return self._stepper.active
+
+    def release(self) -> None:
+        """What has come of a result goes again."""
+        self._stepper.cancel()
 
     def setExam(self, exam: SceneExam | None) -> None:
         """Another exam: its first view is proposed."""
+        self._stepper.cancel()
         self.showResults(None)
         if self.parameters is not None:
             self.parameters.volume = exam.views[0].volume if exam is not None and exam.views else None
@@ -87,12 +99,18 @@ class SegmentPanel(Section):
             return
         from . import results
 
-        with slicer.util.tryWithErrorDisplay(_("The result could not be put into the scene."), waitCursor=True):
-            found = results.load(exam, chosen, folder)
-            self.showResults(found)
-            if found.segmentations:
-                # The panel may have been left meanwhile.
-                self.logic.getParameterNode().segmentation = found.segmentations[0]
+        self._stepper.run(results.loading(exam, chosen, folder), self._onLoaded, self._onError)
+
+    def _onLoaded(self, found: Results) -> None:
+        self.showResults(found)
+        if found.segmentations:
+            # The panel may have been left meanwhile.
+            self.logic.getParameterNode().segmentation = found.segmentations[0]
+        self.owner.update()
+
+    def _onError(self, error: Exception) -> None:
+        self.owner.update()
+        slicer.util.errorDisplay(_("The result could not be put into the scene.") + f"\n\n{error}")
 
     def _onFolderFinished(self, folder: Path, status: jobs.Status) -> None:
         if status.state == jobs.FINISHED:

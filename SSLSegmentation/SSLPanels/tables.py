@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,11 +17,16 @@ def fill(table: Any, rows: Sequence[Sequence[str]], tips: Sequence[str] = (), ke
         for c, text in enumerate(row):
             item = qt.QTableWidgetItem(text)
             item.setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable)
-            item.setToolTip(tips[r] if r < len(tips) else text)
+            item.setToolTip(tip(tips[r] if r < len(tips) else text))
             if c == 0 and r < len(keys):
                 item.setData(qt.Qt.UserRole, keys[r])
             table.setItem(r, c, item)
     table.blockSignals(blocked)
+
+
+def tip(text: str) -> str:
+    """A tool tip that shows a text as it is: Qt takes for HTML what looks like it, and names may look like anything."""
+    return f"<qt>{html.escape(text).replace(chr(10), '<br>')}</qt>" if text else ""
 
 
 def key(table: Any, row: int) -> str | None:

@@ -15,6 +15,8 @@ from . import requirements
 
 PYTHON_KEY = "SSLSegmentation/Python"
 FOLDER_KEY = "SSLSegmentation/JobsFolder"
+#: Kinds of jobs that run with what Slicer ships.
+NEED_NOTHING = ("load", "inspect", "phantom")
 
 
 def jobs_folder() -> Path:
@@ -67,19 +69,27 @@ class Workers:
             JobError: It cannot be created or started.
             RequirementsMissing: Something that it needs is not installed.
         """
-        for path in filter(None, (self._requirements, needs)) if self.python is None else ():
-            requirements.ensure(path, self._requester)
-        folder = jobs.create(Path(out) if out else self.newFolder(kind), kind, settings)
-        self._start(folder)
+        folder = self.prepare(kind, settings, out, needs)
+        self.start(folder)
         return folder
+
+    def prepare(
+        self, kind: str, settings: Mapping[str, Any], out: str | Path | None = None, needs: Path | None = None
+    ) -> Path:
+        """Creates a job that :meth:`start` will start; as :meth:`run`."""
+        wanted = () if kind in NEED_NOTHING or self.python is not None else (self._requirements, needs)
+        for path in filter(None, wanted):
+            requirements.ensure(path, self._requester)
+        return jobs.create(Path(out) if out else self.newFolder(kind), kind, settings)
 
     def resume(self, folder: Path) -> None:
         """Starts a job that has stopped again."""
-        if self.python is None:
+        if self.python is None and jobs.load(folder)["kind"] not in NEED_NOTHING:
             requirements.ensure(self._requirements, self._requester)
-        self._start(folder)
+        self.start(folder)
 
-    def _start(self, folder: Path) -> None:
+    def start(self, folder: Path) -> None:
+        """Starts a prepared job."""
         # Another Python must not see the libraries of Slicer's own.
         environment = None if self.python is None else slicer.util.startupEnvironment()
         jobs.start(folder, self.python, environment)

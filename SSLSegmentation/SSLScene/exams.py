@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from collections.abc import Generator
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from vtkmodules.util.numpy_support import vtk_to_numpy
 
 from SSLEngine.geometry import Plane
 from SSLEngine.geometry import planes_of_affine
+from SSLEngine.studies.handover import hand_over
 from SSLEngine.studies.study import ROLES
 from SSLEngine.studies.study import UNKNOWN
 from SSLEngine.studies.study import Study
@@ -107,14 +111,31 @@ def load_study(
     Raises:
         StudyError: Pixels cannot be read.
     """
-    exam = SceneExam(study, token=token)
-    with undo.owned(scene, token):
-        exam.item = _study_item(scene, study, token)
-        views = sorted(study.views, key=lambda v: roles.rank(v.role))
-        for number, view in enumerate(views):
-            exam.views.append(_add_view(scene, view, exam.item, token))
-            if progress is not None:
-                progress(number + 1, len(views), view.name)
+    tell = None if progress is None else lambda step: progress(*step)
+    return undo.at_once(loading(scene, study, token), tell)
+
+
+def loading(
+    scene: Any, study: Study, token: str = undo.DEFAULT_TOKEN
+) -> Generator[tuple[int, int, str], None, SceneExam]:
+    """As :func:`load_study`, one phase of one view at each step: ``(done, total, view's name)``."""
+    return undo.stepwise(scene, token, _add_views(scene, SceneExam(study, token=token)))
+
+
+def _add_views(scene: Any, exam: SceneExam) -> Generator[tuple[int, int, str], None, SceneExam]:
+    study = exam.study
+    exam.item = _study_item(scene, study, exam.token)
+    total, done = sum(view.phases for view in study.views), 0
+    for view in sorted(study.views, key=lambda v: roles.rank(v.role)):
+        adding = _add_view(scene, view, exam.item, exam.token)
+        while True:
+            try:
+                next(adding)
+            except StopIteration as end:
+                exam.views.append(end.value)
+                break
+            done += 1
+            yield done, total, view.name
     return exam
 
 
@@ -125,18 +146,23 @@ def _study_item(scene: Any, study: Study, token: str) -> int:
     return undo.own_item(scene, item, token)
 
 
-def _add_view(scene: Any, view: View, parent: int, token: str) -> SceneView:
+def _add_view(scene: Any, view: View, parent: int, token: str) -> Generator[None, None, SceneView]:
+    """Adds a view's volumes, then one phase at each step."""
     if view.regular:
-        volume = _volume(scene, view, _title(view), slice(None), token)
-        browser = _cine(scene, view, [volume], [slice(None)]) if view.phases > 1 else None
-        return SceneView(view, [volume], browser, put_under(scene, volume, parent))
-    folder = undo.own_item(scene, subject_hierarchy(scene).CreateFolderItem(parent, _title(view)), token)
-    parts = [slice(k, k + 1) for k in range(len(view.planes))]
-    volumes = [_volume(scene, view, f"{_title(view)} slice {part.start + 1}", part, token) for part in parts]
-    for volume in volumes:
-        put_under(scene, volume, folder)
-    browser = _cine(scene, view, volumes, parts) if view.phases > 1 else None
-    return SceneView(view, volumes, browser, folder)
+        parts, item = [slice(None)], parent
+    else:
+        item = undo.own_item(scene, subject_hierarchy(scene).CreateFolderItem(parent, _title(view)), token)
+        parts = [slice(k, k + 1) for k in range(len(view.planes))]
+    names = [_title(view) + (f" slice {p.start + 1}" if p.start is not None else "") for p in parts]
+    pixels = view.pixels(0)
+    volumes = [_volume(scene, view, name, pixels, part, token) for name, part in zip(names, parts, strict=True)]
+    items = [put_under(scene, volume, item) for volume in volumes]
+    browser = None
+    if view.phases > 1:
+        browser = yield from _cine(scene, view, volumes, parts)
+    else:
+        yield
+    return SceneView(view, volumes, browser, items[0] if view.regular else item)
 
 
 def _title(view: View) -> str:
@@ -154,9 +180,9 @@ def put_under(scene: Any, node: Any, parent: int) -> int:
     return item
 
 
-def _volume(scene: Any, view: View, name: str, part: slice, token: str) -> Any:
+def _volume(scene: Any, view: View, name: str, pixels: npt.NDArray[np.float32], part: slice, token: str) -> Any:
     planes = view.planes[part]
-    node = volume_node(scene, name, view.pixels(0)[part], planes)
+    node = volume_node(scene, name, pixels[part], planes)
     # Set before the frames are stored: a proxy takes its attributes from the frame that it shows.
     node.SetAttribute(undo.OWNER, token)
     node.SetAttribute(ROLE, view.role)
@@ -208,7 +234,7 @@ def array_of(node: Any) -> npt.NDArray[Any]:
     return values.reshape(slices, rows, columns, -1)[..., 0]
 
 
-def _cine(scene: Any, view: View, volumes: Sequence[Any], parts: Sequence[slice]) -> Any:
+def _cine(scene: Any, view: View, volumes: Sequence[Any], parts: Sequence[slice]) -> Generator[None, None, Any]:
     """Stores all phases in sequences and makes the volumes their proxies, in step by one browser."""
     sequences_logic(scene)
     browser = new_node(scene, "vtkMRMLSequenceBrowserNode", f"{_title(view)} cine")
@@ -223,6 +249,7 @@ def _cine(scene: Any, view: View, volumes: Sequence[Any], parts: Sequence[slice]
         for sequence, volume, part in zip(sequences, volumes, parts, strict=True):
             volume.SetAndObserveImageData(image_data(pixels[part]))
             sequence.SetDataNodeAtValue(volume, index)
+        yield
     for sequence, volume in zip(sequences, volumes, strict=True):
         # The volume itself becomes the proxy; without this the browser would make a copy.
         browser.AddProxyNode(volume, sequence, False)
@@ -232,6 +259,26 @@ def _cine(scene: Any, view: View, volumes: Sequence[Any], parts: Sequence[slice]
 
 # ---------------------------------------------------------------------------------------------
 # Back from the scene
+
+
+def read_from_scene(scene: Any, exam: SceneExam) -> None:
+    """Lets an exam take its pixels from its nodes from now on, so that the files it was loaded from may go.
+
+    Labels that lay beside the images are not in the scene, and are forgotten.
+    """
+    for item in exam.views:
+        item.view.read_labels = None
+        item.view.read_pixels = _scene_reader(item.volumes, [sequence_of(scene, v) for v in item.volumes])
+
+
+def _scene_reader(volumes: Sequence[Any], sequences: Sequence[Any]) -> Callable[[int], npt.NDArray[np.float32]]:
+    """Reads a phase ``(slices, rows, columns)`` from volumes, each with its sequence or None."""
+
+    def read(phase: int) -> npt.NDArray[np.float32]:
+        nodes = [v if s is None else s.GetNthDataNode(phase) for v, s in zip(volumes, sequences, strict=True)]
+        return np.concatenate([array_of(node) for node in nodes]).astype(np.float32)
+
+    return read
 
 
 def planes_of_node(node: Any) -> list[Plane]:
@@ -283,17 +330,13 @@ def view_of_node(scene: Any, node: Any, role: str | None = None) -> View:
     sequence = sequence_of(scene, node)
     phases = sequence.GetNumberOfDataNodes() if sequence is not None else 1
 
-    def read(phase: int) -> npt.NDArray[np.float32]:
-        source = node if sequence is None else sequence.GetNthDataNode(phase)
-        return array_of(source).astype(np.float32)
-
     known = role or node.GetAttribute(ROLE) or UNKNOWN
     return View(
         name=node.GetName(),
         source=Path(node.GetAttribute(SOURCE) or node.GetName()),
         planes=planes_of_node(node),
         phases=phases,
-        read_pixels=read,
+        read_pixels=_scene_reader([node], [sequence]),
         role=known if known in ROLES else UNKNOWN,
         reason="chosen in the scene" if role else "",
         trigger_times=_times(sequence),
@@ -368,6 +411,26 @@ def exam_of_scene(
     return exam
 
 
+def handing_over(exam: SceneExam, folder: Path) -> Iterator[tuple[int, int, str]]:
+    """Writes an exam of the scene for a worker, one phase of one view at each step: ``(done, total, name)``.
+
+    Parent transforms are in the geometry. The views are named by their number and role: node names may hold anything,
+    and the worker's results are named by them.
+
+    Raises:
+        OSError: A file cannot be written.
+    """
+    views = [
+        replace(item.view, name=view_key(number, item), read_labels=None) for number, item in enumerate(exam.views)
+    ]
+    return hand_over(replace(exam.study, views=views), folder)
+
+
+def view_key(number: int, item: SceneView) -> str:
+    """Name of an exam's view in what a worker reads and writes: ``00_sax``."""
+    return f"{number:02d}_{item.view.role}"
+
+
 def write_study(exam: SceneExam, folder: Path) -> Path:
     """Writes an exam of the scene as a study folder that the engine reads: one volume a view, roles in study.json.
 
@@ -383,7 +446,7 @@ def write_study(exam: SceneExam, folder: Path) -> Path:
     for number, item in enumerate(exam.views):
         for part, view in enumerate(_regular_parts(item.view)):
             # Node names may hold anything; file names are made here and cannot leave the folder.
-            name = f"{number:02d}_{item.view.role}" + (f"_{part:03d}" if not item.view.regular else "")
+            name = view_key(number, item) + (f"_{part:03d}" if not item.view.regular else "")
             write_view(view, folder / f"{name}.nii.gz")
             given[name] = view.role
     text = json.dumps({"roles": given, "subject": exam.study.subject or exam.study.name}, indent=1)

@@ -8,10 +8,14 @@ survive saving and loading.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from collections.abc import Generator
 from collections.abc import Iterable
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from typing import TypeVar
+from typing import cast
 
 from .host import is_view_part
 from .host import subject_hierarchy
@@ -20,6 +24,9 @@ OWNER = "SSLSegmentation.Owner"
 #: The token where the caller gives none.
 DEFAULT_TOKEN = "exam"
 _MEMORY = "SSLSegmentation.Memory"
+
+Step = TypeVar("Step")
+Result = TypeVar("Result")
 
 
 @contextmanager
@@ -36,6 +43,44 @@ def owned(scene: Any, token: str) -> Iterator[None]:
         for node in nodes(scene):
             if node.GetID() not in before and node.GetAttribute(OWNER) is None and not is_view_part(scene, node):
                 node.SetAttribute(OWNER, token)
+
+
+def stepwise(scene: Any, token: str, steps: Generator[Step, None, Result]) -> Generator[Step, None, Result]:
+    """Takes the steps of something that adds nodes to the scene, for a caller that does other things in between.
+
+    What each step adds is marked with the token. If a step fails or the caller gives up, all that was added goes again.
+
+    Args:
+        scene: The MRML scene.
+        token: Owner of what is added.
+        steps: Adds nodes.
+    """
+    added: list[str] = []
+    try:
+        while True:
+            before = {node.GetID() for node in nodes(scene)}
+            try:
+                with owned(scene, token):
+                    step = next(steps)
+            except StopIteration as end:
+                return cast("Result", end.value)
+            finally:
+                added += [node.GetID() for node in nodes(scene) if node.GetID() not in before]
+            yield step
+    except BaseException:
+        remove_nodes(scene, [node for node in nodes(scene) if node.GetID() in added and not is_view_part(scene, node)])
+        raise
+
+
+def at_once(steps: Generator[Step, None, Result], tell: Callable[[Step], object] | None = None) -> Result:
+    """Takes all steps one after the other; returns what they return."""
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as end:
+            return cast("Result", end.value)
+        if tell is not None:
+            tell(step)
 
 
 def nodes(scene: Any) -> Iterator[Any]:

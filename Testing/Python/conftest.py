@@ -6,11 +6,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from toy_exams import write_toy_cohort
+
+if TYPE_CHECKING:
+    from panel_window import Window
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 PACKAGE_PARENT = Path(__file__).resolve().parents[2] / "SSLPretrain"
@@ -56,3 +61,21 @@ def engine() -> Engine:
         )
 
     return run
+
+
+@pytest.fixture(scope="module")
+def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Window]:
+    """Both modules' panels in the stand-in for Slicer."""
+    from panel_window import opened
+
+    yield from opened(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def exams(window: Window) -> Path:
+    """Three synthetic exams, made by the job that the panel's button starts."""
+    from SSLEngine import jobs
+
+    folder = window.pretrain.logic.makeSyntheticExams("heart", studies=3, seed=3)
+    window.spin(lambda: jobs.status(folder).state == jobs.FINISHED)
+    return folder / "exams"

@@ -9,9 +9,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,85 +19,16 @@ os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 pytest.importorskip("PySide6.QtWidgets", reason="PySide6 is not installed", exc_type=ImportError)
 slicer = pytest.importorskip("slicer", reason="slicer-core is not installed", exc_type=ImportError)
 
-from slicer_standin import boot  # noqa: E402
+from panel_window import ROOT  # noqa: E402
+from panel_window import Pulse  # noqa: E402
+from panel_window import Window  # noqa: E402
 from slicer_standin import pythonqt  # noqa: E402
 from SSLEngine import jobs  # noqa: E402
 
-ROOT = Path(__file__).resolve().parents[2]
 TINY = (
     "schedule.batch=4; schedule.checkpoint_every=5; schedule.held_out=0; "
     "network.widths=[8,16,32]; grid.spacing_mm=3; grid.patch=64"
 )
-
-
-class Window:
-    """The stand-in application with both panels, and hands to use them."""
-
-    def __init__(self, application: Any, pictures: Path, home: Path) -> None:
-        self.application = application
-        self.pictures = pictures
-        self.home = home
-        application.settings.setValue("SSLSegmentation/JobsFolder", str(home / "jobs"))
-        self.pretrain_module = application.load_module(ROOT / "SSLPretrain" / "SSLPretrain.py")
-        self.segment_module = application.load_module(ROOT / "SSLSegmentation" / "SSLSegmentation.py")
-        self.pretrain = application.open_panel(self.pretrain_module)
-        self.segmentation = application.open_panel(self.segment_module)
-
-    @property
-    def scene(self) -> Any:
-        return self.application.scene
-
-    def spin(self, until: Callable[[], Any], timeout: float = 120.0) -> None:
-        """Lets the event loop run until something is so."""
-        end = time.monotonic() + timeout
-        while not until():
-            assert time.monotonic() < end, f"not so after {timeout:g} s; messages: {self.application.messages[-3:]}"
-            # Many short turns of the loop between two looks, which cost more.
-            for _ in range(15):
-                self.application.qapp.processEvents()
-                time.sleep(0.01)
-        self.application.qapp.processEvents()
-        assert not pythonqt.slot_errors, pythonqt.slot_errors[-1]
-
-    def picture(self, widget: Any, name: str, height: int = 1500) -> Path:
-        """A screenshot of a panel as it would look in a module panel 500 px wide."""
-        top = widget.parent._real
-        top.resize(500, height)
-        top.show()
-        for _ in range(3):
-            self.application.qapp.processEvents()
-        path = self.pictures / f"{name}.png"
-        assert top.grab().save(str(path))
-        return path
-
-    def count(self, class_name: str) -> int:
-        return int(self.scene.GetNumberOfNodesByClass(class_name))
-
-
-@pytest.fixture(scope="module")
-def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Window]:
-    patch = pytest.MonkeyPatch()
-    pictures = tmp_path_factory.getbasetemp() / "screenshots"
-    pictures.mkdir(exist_ok=True)
-    home = tmp_path_factory.mktemp("home")
-    patch.setenv("HOME", str(home))
-    # Small jobs gain nothing from many threads, and tests run beside each other.
-    patch.setenv("OMP_NUM_THREADS", "2")
-    window = Window(boot(patch), pictures, home)
-    yield window
-    window.pretrain.cleanup()
-    window.segmentation.cleanup()
-    errors, pythonqt.slot_errors[:] = list(pythonqt.slot_errors), []
-    patch.undo()
-    assert not errors, errors[-1]
-
-
-@pytest.fixture(scope="module")
-def exams(window: Window) -> Path:
-    """Three synthetic exams, made by the job that the panel's button starts."""
-    folder = window.pretrain.logic.makeSyntheticExams("heart", studies=3, seed=3)
-    window.spin(lambda: jobs.status(folder).state == jobs.FINISHED)
-    return folder / "exams"
 
 
 # ---------------------------------------------------------------------------------------------
@@ -300,33 +228,6 @@ def test_forecasts_time_and_memory(window: Window) -> None:
     window.spin(lambda: "About" in panel.ui.forecastLabel.text)
     assert "for 60 steps" in panel.ui.forecastLabel.text
     assert "GB" in panel.ui.forecastLabel.text
-
-
-class Pulse:
-    """A timer that notes how much work the event loop does between two of its ticks."""
-
-    def __init__(self) -> None:
-        from PySide6 import QtCore
-
-        self.longest = 0.0
-        self.ticks = 0
-        self._last = time.thread_time()
-        self.timer = QtCore.QTimer()
-        self.timer.timeout.connect(self._tick)
-        self.timer.start(10)
-
-    def _tick(self) -> None:
-        # Time of this thread, not of the clock: other processes on a busy machine are not the window's fault.
-        now = time.thread_time()
-        self.longest = max(self.longest, now - self._last)
-        self._last = now
-        self.ticks += 1
-
-    def stop(self) -> None:
-        """Ends; a window that follows a job must never have blocked its event loop for more than 0.1 s."""
-        self.timer.stop()
-        assert self.ticks > 20
-        assert self.longest < 0.1, f"the event loop was blocked for {self.longest:.3f} s"
 
 
 def test_pretrains_stops_closes_finds_and_resumes(window: Window) -> None:
@@ -578,7 +479,9 @@ def test_loads_an_exam_and_shows_its_planes(window: Window, exams: Path) -> None
     assert not panel.ui.loadStudyButton.enabled
     panel.ui.studyPathLineEdit.currentPath = str(sorted(exams.iterdir())[0])
     panel.ui.loadStudyButton.click()
-    assert not pythonqt.slot_errors
+    assert not panel.ui.loadStudyButton.enabled, "one exam at a time"
+    window.spin(lambda: panel.exam is not None)
+    assert panel.ui.loadStudyButton.enabled
     roles = [item.view.role for item in panel.exam.views]
     assert set(roles) >= {"sax", "2ch", "4ch"}
     assert panel.ui.viewsTable.rowCount == len(roles)
@@ -619,32 +522,44 @@ def test_a_broken_exam_leaves_the_scene_as_it_was(window: Window, tmp_path: Path
 
 
 def test_dropped_folder_is_loaded(window: Window, exams: Path) -> None:
+    """Qt's own events, as a file manager causes them; what is no file is not taken."""
     from PySide6 import QtCore
     from PySide6 import QtGui
 
     panel = window.segmentation
-    mime = QtCore.QMimeData()
-    mime.setUrls([QtCore.QUrl.fromLocalFile(str(sorted(exams.iterdir())[1]))])
-    place = QtCore.QPointF(5, 5)
-    copy, button, modifier = (
-        QtCore.Qt.DropAction.CopyAction,
-        QtCore.Qt.MouseButton.LeftButton,
-        QtCore.Qt.KeyboardModifier,
-    )
-    drop = QtGui.QDropEvent(place, copy, mime, button, modifier.NoModifier)
-    panel.examPanel.dropLabel._real.dropEvent(drop)
-    assert panel.exam is not None
+    label = panel.examPanel.dropLabel._real
+    place, copy = QtCore.QPointF(5, 5), QtCore.Qt.DropAction.CopyAction
+    none, left = QtCore.Qt.KeyboardModifier.NoModifier, QtCore.Qt.MouseButton.LeftButton
+
+    def drop(mime: QtCore.QMimeData) -> bool:
+        enter = QtGui.QDragEnterEvent(place.toPoint(), copy, mime, left, none)
+        # Qt sets it to not accepted before it asks the widget.
+        enter.ignore()
+        window.application.qapp.sendEvent(label, enter)
+        if enter.isAccepted():
+            window.application.qapp.sendEvent(label, QtGui.QDropEvent(place, copy, mime, left, none))
+        return enter.isAccepted()
+
+    words = QtCore.QMimeData()
+    words.setText("no file")
+    assert not drop(words)
+    dropped = QtCore.QMimeData()
+    dropped.setUrls([QtCore.QUrl.fromLocalFile(str(sorted(exams.iterdir())[1]))])
+    assert drop(dropped)
+    window.spin(lambda: panel.exam is not None)
     assert panel.exam.study.name == sorted(exams.iterdir())[1].name
+    assert panel.parameters.study == str(sorted(exams.iterdir())[1])
 
 
 def draw_labels(window: Window) -> Any:
     """A person's segmentation of the short-axis view: here the phantom's own labels."""
+    from SSLEngine.studies import read_study
     from SSLScene import segments
 
     exam = window.segmentation.exam
-    item = exam.first("sax")
-    labels = item.view.labels(0)
-    names = dict(item.view.label_names) or {int(v): f"Label {v}" for v in sorted(set(labels.ravel())) if v}
+    item, known = exam.first("sax"), read_study(exam.study.path).first("sax")
+    labels = known.labels(0)
+    names = dict(known.label_names) or {int(v): f"Label {v}" for v in sorted(set(labels.ravel())) if v}
     return segments.add_labels(window.scene, exam, item, labels, names, "drawn")[0]
 
 
@@ -662,7 +577,7 @@ def test_fine_tunes_on_the_scenes_segments(window: Window) -> None:
     assert not pythonqt.slot_errors
     assert len(list((window.home / "labelled").glob("*/study.json"))) == 1
     folder = panel.monitor.folder
-    window.spin(lambda: jobs.status(folder).state != jobs.RUNNING, 180)
+    window.spin_to_end(folder)
     assert jobs.status(folder).state == jobs.FINISHED, jobs.log_tail(folder)
     window.spin(lambda: panel.parameters.model == str(folder / jobs.MODEL_FILE))
     assert "Segments" in panel.ui.cardLabel.text
@@ -679,7 +594,7 @@ def test_collected_labels_are_the_drawn_ones(window: Window) -> None:
     (folder,) = (p.parent for p in (window.home / "labelled").glob("*/study.json"))
     study = read_study(folder)
     written = study.first("sax")
-    drawn = window.segmentation.exam.first("sax").view
+    drawn = read_study(window.segmentation.exam.study.path).first("sax")
     assert written is not None
     assert written.labelled
     assert np.array_equal(written.planes[0].origin.round(3), drawn.planes[0].origin.round(3))
@@ -699,7 +614,7 @@ def test_segments_a_view_into_nodes(window: Window) -> None:
     panel.ui.segmentButton.click()
     folder = panel.monitor.folder
     assert not panel.ui.segmentButton.enabled, "one job at a time"
-    window.spin(lambda: jobs.status(folder).state != jobs.RUNNING, 180)
+    window.spin_to_end(folder)
     assert jobs.status(folder).state == jobs.FINISHED, jobs.log_tail(folder)
     window.spin(lambda: window.count("vtkMRMLSegmentationNode") > before)
     node = panel.parameters.segmentation
@@ -770,7 +685,7 @@ def test_corrects_and_fine_tunes_again(window: Window) -> None:
     assert not pythonqt.slot_errors, pythonqt.slot_errors
     panel.ui.finetuneButton.click()
     folder = panel.monitor.folder
-    window.spin(lambda: jobs.status(folder).state != jobs.RUNNING, 180)
+    window.spin_to_end(folder)
     assert jobs.status(folder).state == jobs.FINISHED, jobs.log_tail(folder)
     window.spin(lambda: not panel.busy)
     from SSLEngine.studies import read_study

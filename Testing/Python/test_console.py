@@ -1,0 +1,256 @@
+"""What the README shows for Slicer's Python console runs, line for line; and the same by clicking."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from panel_window import ROOT
+from panel_window import Window
+from slicer_standin import pythonqt
+from SSLEngine import jobs
+from SSLEngine.geometry import plane_angle_deg
+from SSLEngine.runs import _label_entry
+from SSLEngine.segment import Result
+from SSLEngine.segment import segment_study
+from SSLEngine.segment import voxel_ml
+from SSLEngine.studies import Study
+from SSLEngine.studies import View
+from SSLEngine.studies import read_study
+from toy_exams import toy_study
+
+#: Makes the README's jobs small. The files and folders that it names stand for a user's own.
+TINY: dict[str, Any] = {
+    "pretrain": {
+        "schedule": {"steps": 3, "batch": 4, "held_out": 0},
+        "network": {"widths": [8, 16, 32]},
+        "grid": {"spacing_mm": 4.0, "patch": 64},
+    },
+    "finetune": {"schedule": {"steps": 3, "batch": 4}},
+}
+
+
+def console_block() -> str:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.search(r"<!-- tested: [^>]*test_console[^>]*-->\n```py\n(.*?)```", text, re.DOTALL)
+    assert found, "the README has no tested block for the console"
+    return found[1]
+
+
+def draw(window: Window, exam: Any) -> None:
+    """What a person would draw in the Segment Editor: here the phantom's labels, under the editor's own name."""
+    from SSLScene import segments
+
+    view = read_study(exam.study.path).first("sax")
+    assert view is not None
+    labels = view.labels(0)
+    assert labels is not None
+    segments.add_labels(window.scene, exam, exam.first("sax"), labels, view.label_names, "Segmentation")
+
+
+@pytest.fixture(scope="module")
+def console(window: Window, exams: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The names that the console holds after the README's block, run as it stands."""
+    import slicer
+
+    from SSLPanels.workers import Workers
+
+    data = tmp_path_factory.mktemp("data")
+    (data / "exams").symlink_to(exams, target_is_directory=True)
+    # The block runs as it is, but for the folder in which a user's data lie.
+    first, comment, second = console_block().replace("/data/", f"{data}/").partition("# Draw segments")
+    assert comment
+    prepare = Workers.prepare
+
+    def small(self: Workers, kind: str, settings: Mapping[str, Any], *rest: Any) -> Path:
+        return prepare(self, kind, {**settings, **TINY.get(kind, {})}, *rest)
+
+    names: dict[str, Any] = {"slicer": slicer, "print": lambda *words: names["printed"].append(words), "printed": []}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Workers, "prepare", small)
+        exec(compile(first, "README.md", "exec"), names)
+        draw(window, names["exam"])
+        exec(compile(comment + second, "README.md", "exec"), names)
+    assert not pythonqt.slot_errors, pythonqt.slot_errors
+    return names
+
+
+def test_readme_block(console: dict[str, Any]) -> None:
+    """Each step left what the README says."""
+    import slicer
+
+    assert jobs.status(console["job"]).state == jobs.FINISHED
+    assert jobs.status(console["tuned"]).state == jobs.FINISHED
+    exam, results = console["exam"], console["results"]
+    assert len(results.segmentations) >= 1
+    for node in results.segmentations:
+        assert slicer.mrmlScene.GetNodeByID(node.GetID()) is node
+    rows = {(view, what): value for view, what, value in console["printed"]}
+    assert any(what == "LV cavity" and value.endswith(" ml") for (_, what), value in rows.items())
+    table = results.table.GetTable()
+    assert [tuple(table.GetValue(r, c).ToString() for c in range(3)) for r in range(table.GetNumberOfRows())] == [
+        tuple(row) for row in console["printed"]
+    ]
+    assert exam.first("sax") is not None
+
+
+class Knowing:
+    """Segments with the labels that the exam brings: a network that is always right."""
+
+    card = SimpleNamespace(
+        labels=[_label_entry(k, k, name) for k, name in {1: "LV cavity", 2: "LV myocardium"}.items()]
+    )
+
+    def views(self, study: Study) -> list[View]:
+        return study.views[:1]
+
+    def segment(self, study: Study, view: View, phase: int) -> Result:
+        labels = view.labels(phase)
+        assert labels is not None
+        ml = voxel_ml(view.planes)
+        return Result(view, phase, labels.astype(np.uint8), {"LV cavity": ml * (labels == 1).sum()})
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+def test_cine_of_known_volumes(window: Window, tmp_path: Path, shifted: bool) -> None:
+    """EDV, ESV and EF in the table, the curve with one value a phase and the playing segments are the truth."""
+    import slicer
+
+    from SSLPanels import results
+    from SSLScene import exams as scene_exams
+    from SSLScene import segments
+    from SSLScene import undo
+
+    study = toy_study(1, phases=4)
+    sax = study.views[0]
+    if shifted:
+        first = sax.planes[0]
+        sax.planes[0] = replace(first, origin=first.origin + 5 * first.x_direction)
+    true = [sax.labels(phase) == 1 for phase in range(4)]
+    volumes = [voxel_ml(sax.planes) * float(mask.sum()) for mask in true]
+    exam = scene_exams.load_study(window.scene, study, "known")
+    keyed = replace(study, views=[replace(sax, name="00_sax"), *study.views[1:]])
+    document = segment_study(Knowing(), keyed, tmp_path / "segmentation.seg.nrrd")  # type: ignore[arg-type]
+    jobs.write_json(tmp_path / "result.json", document)
+    found = results.load(exam, exam.views[:1], tmp_path)
+    rows = {what: value for view, what, value in found.rows if view == "sax"}
+    assert rows["LV cavity"] == f"{volumes[0]:.1f} ml"
+    assert rows["LV cavity EDV"] == f"{max(volumes):.1f} ml"
+    assert rows["LV cavity ESV"] == f"{min(volumes):.1f} ml"
+    assert rows["LV cavity EF"] == f"{100 * (max(volumes) - min(volumes)) / max(volumes):.1f} %"
+    series = found.chart.GetNthPlotSeriesNode(0)
+    assert series.GetYColumnName() == "LV cavity (sax)", "a person's name for the view, not the job's"
+    curve = slicer.util.arrayFromTableColumn(series.GetTableNode(), series.GetYColumnName())
+    np.testing.assert_allclose(curve, volumes)
+    for phase in range(4):
+        exam.views[0].browser.SetSelectedItemNumber(phase)
+        for k, (node, volume) in enumerate(zip(found.segmentations, exam.views[0].volumes, strict=True)):
+            labels, _ = segments.labels_of(window.scene, node, volume, {"LV cavity": 1})
+            np.testing.assert_array_equal(labels, true[phase][k : k + 1] if shifted else true[phase])
+    undo.remove_all(window.scene, "known")
+
+
+def test_images_are_not_kept_in_jobs(console: dict[str, Any], window: Window) -> None:
+    assert not list((window.home / "jobs").rglob("*.npy"))
+
+
+def predicted_nodes(scene: Any) -> tuple[list[Any], list[Any]]:
+    import slicer
+
+    models = [n for n in slicer.util.getNodesByClass("vtkMRMLModelNode") if "predicted" in n.GetName()]
+    return models, [n for n in slicer.util.getNodesByClass("vtkMRMLMarkupsPlaneNode") if "predicted" in n.GetName()]
+
+
+def check_predicted(exam: Any, models: list[Any], markups: list[Any]) -> None:
+    """A quad and a plane that can be moved for each predicted view, both in the same place."""
+    from SSLScene import coordinates
+
+    assert len(models) == len(markups) >= 2
+    for model, markup in zip(models, markups, strict=True):
+        role = model.GetAttribute("SSLSegmentation.Role")
+        assert markup.GetAttribute("SSLSegmentation.Role") == role
+        assert exam.first(role) is not None
+        normal, origin = [0.0] * 3, [0.0] * 3
+        markup.GetNormalWorld(normal)
+        markup.GetOriginWorld(origin)
+        points = np.array([model.GetPolyData().GetPoint(k) for k in range(4)])
+        assert np.abs((points - origin) @ np.array(normal)).max() < 1e-3, "quad and markup lie in one plane"
+        assert model.GetDisplayNode().GetVisibility2D()
+        assert not markup.GetLocked()
+        plane = coordinates.plane_through(
+            coordinates.to_ras(origin), coordinates.to_ras(normal), exam.first(role).view.planes[0]
+        )
+        assert 0 <= plane_angle_deg(plane, exam.first(role).view.planes[0]) <= 90
+
+
+def test_readme_predicts_planes(console: dict[str, Any], window: Window) -> None:
+    check_predicted(console["exam"], *predicted_nodes(window.scene))
+
+
+def test_clicks_to_predicted_planes(console: dict[str, Any], window: Window, exams: Path) -> None:
+    """The button wakes up with a model that knows lines; a second prediction takes the place of the first."""
+    panel = window.segmentation
+    for model in predicted_nodes(window.scene):
+        for node in model:
+            window.scene.RemoveNode(node)
+    panel.setExam(console["exam"])
+    assert not panel.ui.predictPlanesButton.enabled
+    panel.useModel(console["job"] / jobs.MODEL_FILE)
+    assert panel.ui.predictPlanesButton.enabled
+    panel.parameters.device = "cpu"
+    counts = []
+    for _ in range(2):
+        panel.ui.predictPlanesButton.click()
+        assert not panel.ui.predictPlanesButton.enabled, "one job at a time"
+        window.spin(lambda: not panel.busy)
+        models, markups = predicted_nodes(window.scene)
+        check_predicted(panel.exam, models, markups)
+        counts.append(len(models))
+    assert counts[0] == counts[1]
+    window.picture(panel, "segmentation-predicted", 2100)
+
+
+def test_clicks_to_a_segmented_folder(console: dict[str, Any], window: Window, exams: Path) -> None:
+    panel = window.segmentation
+    panel.useModel(console["tuned"] / jobs.MODEL_FILE)
+    panel.parameters.device = "cpu"
+    panel.ui.scopeComboBox.currentIndex = panel.ui.scopeComboBox.findText("Folder")
+    assert not panel.ui.segmentButton.enabled
+    panel.ui.batchPathLineEdit.currentPath = str(exams)
+    assert panel.ui.segmentButton.enabled
+    nodes = window.scene.GetNumberOfNodes()
+    panel.ui.segmentButton.click()
+    folder = panel.monitor.folder
+    assert folder is not None
+    window.spin(lambda: not panel.busy)
+    assert jobs.status(folder).state == jobs.FINISHED, jobs.log_tail(folder)
+    written = {p.parent.name for p in (folder / "segmentations").glob("*/segmentation.seg.nrrd")}
+    assert written == {p.name for p in exams.iterdir() if p.is_dir()}
+    kind, text = window.application.messages[-1]
+    assert kind == "info"
+    assert str(folder / "segmentations") in text
+    assert window.scene.GetNumberOfNodes() == nodes, "nothing comes into the scene"
+    panel.ui.scopeComboBox.currentIndex = panel.ui.scopeComboBox.findText("View")
+
+
+def test_clicks_to_a_segmented_cine(console: dict[str, Any], window: Window) -> None:
+    panel = window.segmentation
+    sax = panel.exam.first("sax")
+    panel.parameters.volume = sax.volume
+    panel.ui.segmentButton.click()
+    window.spin(lambda: not panel.busy)
+    assert not panel.ui.volumePlotWidget._real.isHidden()
+    assert not panel.ui.seekWidget._real.isHidden()
+    model = panel.ui.resultsTableView._real.model()
+    assert "LV cavity" in [model.item(r, 1).text() for r in range(model.rowCount())]
+    # The slider moves images and segments together.
+    panel.ui.seekWidget.slider().setValue(1)
+    assert sax.browser.GetSelectedItemNumber() == 1
+    window.picture(panel, "segmentation-cine-segmented", 2300)

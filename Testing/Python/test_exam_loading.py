@@ -1,0 +1,196 @@
+"""A big exam comes into the scene, is segmented and its result shown, without holding up the window."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from exam_maker import heart_layout
+from exam_maker import write_series
+from panel_window import Pulse
+from panel_window import Window
+from SSLEngine import jobs
+from SSLEngine.studies import read_study
+
+PHASES = 20
+
+
+@pytest.fixture(scope="module")
+def big(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A DICOM cine exam: about 9 short-axis slices and three long axes, 20 phases of 160 x 160 pixels, 240 files."""
+    folder = tmp_path_factory.mktemp("dicom") / "exam of <b>Anna"
+    rng = np.random.default_rng(5)
+    for number, (name, planes) in enumerate(heart_layout(rng, right_ventricle=False).items()):
+        sized = [type(p)(p.origin, p.x_direction, p.y_direction, (2.0, 2.0), (160, 160), 8.0) for p in planes]
+        write_series(folder, sized, phases=PHASES, shuffle=rng, SeriesDescription=name, SeriesNumber=number + 1)
+    return folder
+
+
+def names(window: Window, kind: str) -> list[str]:
+    import slicer
+
+    return [node.GetName() for node in slicer.util.getNodesByClass(kind) if not node.GetHideFromEditors()]
+
+
+def left_over(window: Window) -> list[Path]:
+    """Images of patients that a load has left among the jobs."""
+    return [p for p in (window.home / "jobs").glob("load-*/**/*") if p.suffix == ".npy"]
+
+
+def test_loads_a_big_exam_without_blocking(window: Window, big: Path) -> None:
+    panel = window.segmentation
+    panel.ui.studyPathLineEdit.currentPath = str(big)
+    gc.collect()
+    pulse = Pulse()
+    panel.ui.loadStudyButton.click()
+    seen: list[str] = []
+
+    def done() -> bool:
+        seen.append(panel.ui.examLabel.text)
+        return panel.exam is not None
+
+    assert not panel.ui.examProgressBar._real.isHidden()
+    window.spin(done)
+    pulse.stop()
+    assert any("reading headers" in text for text in seen)
+    assert any("into the scene" in text for text in seen)
+    assert panel.ui.examProgressBar._real.isHidden()
+    assert not left_over(window), "the images are in the scene, not among the jobs"
+    assert not list((window.home / "jobs").glob("load-*"))
+    # What came through the job is what the folder holds, in every phase.
+    study = read_study(big)
+    assert {v.view.role for v in panel.exam.views} == {v.role for v in study.views} == {"sax", "2ch", "3ch", "4ch"}
+    for item in panel.exam.views:
+        read = next(v for v in study.views if v.name == item.view.name)
+        assert item.browser.GetNumberOfItems() == PHASES
+        for phase in (0, 7, PHASES - 1):
+            item.browser.SetSelectedItemNumber(phase)
+            from SSLScene.exams import array_of
+
+            np.testing.assert_array_equal(np.concatenate([array_of(v) for v in item.volumes]), read.pixels(phase))
+            np.testing.assert_array_equal(item.view.pixels(phase), read.pixels(phase))
+    window.picture(panel, "segmentation-cine", 2000)
+
+
+def test_another_exam_takes_its_place_or_the_present_one_stays(window: Window, big: Path, tmp_path: Path) -> None:
+    panel = window.segmentation
+    present, nodes = panel.exam, window.scene.GetNumberOfNodes()
+    (tmp_path / "a.nii.gz").write_bytes(b"no image")
+    panel.ui.studyPathLineEdit.currentPath = str(tmp_path)
+    panel.ui.loadStudyButton.click()
+    window.spin(lambda: not panel.examPanel.busy)
+    kind, text = window.application.messages[-1]
+    assert kind == "error"
+    assert "a.nii.gz" in text.splitlines()[0]
+    assert "log.txt" in text
+    assert panel.exam is present
+    assert window.scene.GetNumberOfNodes() == nodes
+    assert "<b>Anna" in panel.ui.examLabel.text
+    assert panel.ui.examLabel._real.textFormat().name == "PlainText", "names are text, never HTML"
+
+
+@pytest.mark.parametrize("when", ["reading", "showing"])
+def test_cancel_leaves_nothing(window: Window, big: Path, when: str) -> None:
+    panel = window.segmentation
+    present, nodes = panel.exam, window.scene.GetNumberOfNodes()
+    panel.ui.studyPathLineEdit.currentPath = str(big)
+    panel.ui.loadStudyButton.click()
+    folder = panel.examPanel._loader._folder
+    assert folder is not None
+    if when == "showing":
+        window.spin(lambda: window.scene.GetNumberOfNodes() > nodes)
+    panel.ui.cancelExamButton.click()
+    assert not panel.examPanel.busy
+    assert panel.exam is present
+    assert window.scene.GetNumberOfNodes() == nodes
+    assert panel.ui.loadStudyButton.enabled
+    assert not window.application.messages[-1][1].startswith("Cancel")
+    window.spin(lambda: not folder.exists())
+    assert not left_over(window)
+
+
+def test_closing_the_scene_cancels(window: Window, big: Path) -> None:
+    panel = window.segmentation
+    panel.ui.loadStudyButton.click()
+    nodes = window.scene.GetNumberOfNodes()
+    window.spin(lambda: window.scene.GetNumberOfNodes() > nodes)
+    window.scene.Clear(0)
+    window.spin(lambda: not panel.examPanel.busy)
+    assert panel.exam is None
+    assert names(window, "vtkMRMLScalarVolumeNode") == []
+    assert "No exam" in panel.ui.examLabel.text
+
+
+def test_from_a_script(window: Window, big: Path, tmp_path: Path) -> None:
+    """With and without waiting; a failure is an exception in the one case, a sentence in the other."""
+    logic = window.segmentation.logic
+    told: list[tuple[int, int, str]] = []
+    exam = logic.loadStudy(big, onProgress=lambda *step: told.append(step))
+    assert len(exam.views) == 4
+    assert told[-1][1] == 4 * PHASES
+    logic.removeExam(exam)
+    ended: list[Any] = []
+    loader = logic.loadStudy(tmp_path, onFinished=ended.append, waitForCompletion=False)
+    assert loader.active
+    window.spin(lambda: ended)
+    assert ended == [loader]
+    assert loader.exam is None
+    assert "holds no image" in loader.error
+    with pytest.raises(ValueError, match="holds no image"):
+        logic.loadStudy(tmp_path)
+    assert names(window, "vtkMRMLScalarVolumeNode") == []
+
+
+def test_an_exam_is_handed_to_a_worker_without_blocking(window: Window, big: Path) -> None:
+    """The job waits in the queue until its input is complete; what it reads is what the scene holds."""
+    panel = window.segmentation
+    exam = panel.logic.loadStudy(big)
+    panel.setExam(exam)
+    pulse = Pulse()
+    folder = panel.logic.startSegmenting("absent.safetensors", exam, exam.views[:2], "cpu", True)
+    assert jobs.status(folder).state == jobs.QUEUED
+    window.spin(lambda: jobs.status(folder).state == jobs.FAILED)
+    pulse.stop()
+    assert "absent.safetensors" in jobs.status(folder).message
+    handed = read_study(folder / "input")
+    assert [v.name for v in handed.views] == ["00_sax", f"01_{exam.views[1].view.role}"]
+    for item, view in zip(exam.views, handed.views, strict=False):
+        np.testing.assert_array_equal(view.pixels(PHASES - 1), item.view.pixels(PHASES - 1))
+        for a, b in zip(view.planes, item.view.planes, strict=True):
+            np.testing.assert_allclose(a.corners, b.corners, atol=1e-9)
+    panel.examPanel.onRemove()
+
+
+def test_stepper_gives_up_its_work(window: Window) -> None:
+    from SSLPanels.stepper import Stepper
+
+    ends: list[str] = []
+
+    def work(count: int) -> Generator[int, None, str]:
+        try:
+            for k in range(count):
+                time.sleep(0.002)
+                yield k
+            if count == 5:
+                raise ValueError("five")
+        except GeneratorExit:
+            ends.append("closed")
+            raise
+        return "whole"
+
+    stepper = Stepper()
+    for count in (3, 5):
+        stepper.run(work(count), ends.append, lambda error: ends.append(str(error)))
+        window.spin(lambda: not stepper.active)
+    steps: list[int] = []
+    stepper.run(work(1000), ends.append, lambda error: ends.append(str(error)), steps.append)
+    window.spin(lambda: len(steps) > 2)
+    stepper.cancel()
+    assert steps[1] - steps[0] > 3, "several steps in a turn"
+    assert ends == ["whole", "five", "closed"]
