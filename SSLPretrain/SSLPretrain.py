@@ -30,6 +30,7 @@ for _neighbour in (Path(__file__).resolve().parent, Path(__file__).resolve().par
         sys.path.append(str(_neighbour))
 
 from SSLEngine import jobs  # noqa: E402
+from SSLPanels import devices  # noqa: E402
 from SSLPanels import requirements  # noqa: E402
 from SSLPanels import tables  # noqa: E402
 from SSLPanels import wording  # noqa: E402
@@ -388,7 +389,7 @@ class SSLPretrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             getattr(self.ui, f"{name}CheckBox").setVisible(name in available)
         self.ui.lossPlotWidget.setVisible(False)
         self.ui.studyPlotWidget.setVisible(False)
-        self._fillDevices([])
+        self._fillDevices(devices.known())
 
     def _connect(self) -> None:
         for button, slot in (
@@ -524,6 +525,7 @@ class SSLPretrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def showDevices(self, document: dict[str, Any]) -> None:
         """Fills the list of devices, and the forecast if there is one."""
+        devices.remember(document.get("devices", []))
         self._fillDevices(document.get("devices", []))
         forecast = document.get("forecast")
         if not forecast:
@@ -531,19 +533,9 @@ class SSLPretrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         self.ui.forecastLabel.text = wording.forecast(forecast)
 
-    def _fillDevices(self, devices: Sequence[dict[str, Any]]) -> None:
-        box = self.ui.deviceComboBox
-        blocked = box.blockSignals(True)
-        box.clear()
-        box.addItem(_("Automatic"), "auto")
-        for device in devices:
-            memory = wording.size(device.get("free_bytes"))
-            box.addItem(f"{device['name']} ({memory} free)" if memory else device["name"], device["device"])
-        if not any(device["device"] == "cpu" for device in devices):
-            box.addItem(_("Processor"), "cpu")
-        wanted = self._parameterNode.device if self._parameterNode is not None else "auto"
-        box.setCurrentIndex(max(0, box.findData(wanted)))
-        box.blockSignals(blocked)
+    def _fillDevices(self, found: Sequence[dict[str, Any]]) -> None:
+        wanted = self._parameterNode.device if self._parameterNode is not None else devices.AUTOMATIC
+        devices.fill(self.ui.deviceComboBox, found, wanted)
 
     def onDevice(self, index: int) -> None:
         """A device was chosen."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
@@ -14,8 +16,10 @@ from slicer.i18n import tr as _
 from SSLEngine import jobs
 
 from . import corrections_folder
+from . import devices
 from . import model_card
 from . import wording
+from .follower import JobFollower
 from .section import Section
 from .workers import jobs_folder
 
@@ -30,16 +34,17 @@ class ModelPanel(Section):
         super().__init__(owner)
         self._card: dict[str, Any] = {}
         self._read = ""
+        self._shown = ""
         self.ui.modelPathLineEdit.filters = ctk.ctkPathLineEdit.Files
         self.ui.modelPathLineEdit.nameFilters = ["*.safetensors"]
         self.ui.labelledPathLineEdit.filters = ctk.ctkPathLineEdit.Dirs
         self._paths = ((self.ui.modelPathLineEdit, "model"), (self.ui.labelledPathLineEdit, "labelled"))
         for edit, name in self._paths:
             self.tiePath(edit, name)
-        self.ui.deviceComboBox.addItem(_("Automatic"), "auto")
-        self.ui.deviceComboBox.addItem(_("Graphics card"), "cuda:0")
-        self.ui.deviceComboBox.addItem(_("Processor"), "cpu")
+        self._devices: Sequence[Mapping[str, Any]] = devices.known()
+        self._probe = JobFollower(onFinished=self._onProbed)
         self.ui.deviceComboBox.connect("activated(int)", self.onDevice)
+        self.ui.probeButton.connect("clicked()", self.onProbe)
         self.ui.jobComboBox.connect("activated(int)", self.onJob)
         self.ui.finetuneButton.connect("clicked()", self.onFinetune)
         self.ui.forecastButton.connect("clicked()", self.onForecast)
@@ -65,6 +70,26 @@ class ModelPanel(Section):
         """Takes a device."""
         if self.parameters is not None:
             self.parameters.device = self.ui.deviceComboBox.itemData(index)
+
+    def onProbe(self) -> None:
+        """Asks a process for the devices."""
+        with slicer.util.tryWithErrorDisplay(_("The devices could not be looked up."), waitCursor=True):
+            self._probe.follow(self.logic.probe())
+            self.ui.probeButton.enabled = False
+
+    def _onProbed(self, status: jobs.Status) -> None:
+        folder = self._probe.folder
+        self.ui.probeButton.enabled = True
+        if status.state != jobs.FINISHED:
+            slicer.util.errorDisplay(wording.failure(folder, status))
+            return
+        self._takeDevices(folder)
+
+    def _takeDevices(self, folder: Path) -> None:
+        self._devices = jobs.read_json(folder / "probe.json")["devices"]
+        devices.remember(self._devices)
+        self._shown = ""
+        self.update()
 
     def knows(self, pretext: str, model: str) -> bool:
         """Whether the chosen model has learned a pretext."""
@@ -94,8 +119,9 @@ class ModelPanel(Section):
         if self.parameters.model != self._read:
             self._read = self.parameters.model
             self._card = self._readCard(self._read)
-        index = self.ui.deviceComboBox.findData(self.parameters.device)
-        self.ui.deviceComboBox.setCurrentIndex(max(0, index))
+        if self.parameters.device != self._shown:
+            self._shown = self.parameters.device
+            devices.fill(self.ui.deviceComboBox, self._devices, self._shown)
         count = len(corrections_folder.collected(self.labelledFolder))
         self.ui.collectedLabel.text = _("Labelled exams collected: {count}, in {folder}").format(
             count=count, folder=self.labelledFolder
@@ -150,6 +176,11 @@ class ModelPanel(Section):
         self.ui.forecastLabel.text = ""
         if status.state == jobs.FINISHED:
             self.ui.forecastLabel.text = wording.forecast(jobs.read_json(folder / "probe.json")["forecast"])
+            self._takeDevices(folder)
+
+    def release(self) -> None:
+        """Following ends."""
+        self._probe.release()
 
     def _onFinished(self, folder: Path, status: jobs.Status) -> None:
         self.refreshJobs()

@@ -44,7 +44,3 @@ def headers(table: Any, names: Sequence[str], stretch: int) -> None:
     for column in range(len(names)):
         header.setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
     header.setSectionResizeMode(stretch, qt.QHeaderView.Stretch)
-    table.verticalHeader().setVisible(False)
-    table.setSelectionBehavior(qt.QTableWidget.SelectRows)
-    table.setSelectionMode(qt.QTableWidget.SingleSelection)
-    table.setEditTriggers(qt.QTableWidget.NoEditTriggers)

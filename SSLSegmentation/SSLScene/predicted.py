@@ -44,7 +44,7 @@ class PredictedPlane:
 
 
 def show_predicted(scene: Any, exam: SceneExam, predictions: Sequence[Mapping[str, Any]]) -> list[PredictedPlane]:
-    """Adds predicted planes, each with the size and turn of the acquired view of its role where there is one.
+    """Shows predicted planes in place of earlier ones, each with the size and turn of the acquired view of its role.
 
     Args:
         scene: The MRML scene.
@@ -55,6 +55,8 @@ def show_predicted(scene: Any, exam: SceneExam, predictions: Sequence[Mapping[st
     Raises:
         GeometryError: A point or a normal is not three finite numbers.
     """
+    earlier = [node for node in undo.owned_nodes(scene, exam.token) if node.GetAttribute(CONFIDENCE) is not None]
+    undo.remove_nodes(scene, earlier)
     with undo.owned(scene, exam.token):
         return [_show(scene, exam, prediction) for prediction in predictions]
 

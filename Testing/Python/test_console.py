@@ -181,7 +181,7 @@ def check_predicted(exam: Any, models: list[Any], markups: list[Any]) -> None:
         markup.GetNormalWorld(normal)
         markup.GetOriginWorld(origin)
         points = np.array([model.GetPolyData().GetPoint(k) for k in range(4)])
-        assert np.abs((points - origin) @ np.array(normal)).max() < 1e-3, "quad and markup lie in one plane"
+        assert np.abs((points - origin) @ np.array(normal)).max() < 2e-3, "quad and markup lie in one plane"
         assert model.GetDisplayNode().GetVisibility2D()
         assert not markup.GetLocked()
         plane = coordinates.plane_through(
@@ -254,3 +254,47 @@ def test_clicks_to_a_segmented_cine(console: dict[str, Any], window: Window) -> 
     panel.ui.seekWidget.slider().setValue(1)
     assert sax.browser.GetSelectedItemNumber() == 1
     window.picture(panel, "segmentation-cine-segmented", 2300)
+
+
+def test_devices_have_names_and_the_forecast_comes_before_the_training(
+    console: dict[str, Any], window: Window, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A probe fills the list; the next panel knows the names; a device of another machine is shown as what it is."""
+    import slicer
+
+    from SSLPanels import devices
+
+    panel = window.segmentation
+
+    def listed() -> list[str]:
+        box = panel.ui.deviceComboBox
+        return [box.itemText(k) for k in range(box.count)]
+
+    panel.parameters.device = "cuda:7"
+    assert listed() == ["Automatic", "Processor", "cuda:7 (not found here)"]
+    assert panel.ui.deviceComboBox.currentText == "cuda:7 (not found here)"
+    panel.parameters.device = "auto"
+    panel.ui.probeButton.click()
+    assert not panel.ui.probeButton.enabled
+    window.spin(lambda: panel.ui.probeButton.enabled)
+    assert any("cores" in name and "GB free" in name for name in listed())
+    assert panel.ui.deviceComboBox.currentText == "Automatic"
+    assert [item["device"] for item in devices.known()][-1] == "cpu"
+    found = [{"device": f"cuda:{k}", "name": f"Card {k}", "free_bytes": 8.5e9 * (k + 1)} for k in range(2)]
+    devices.fill(panel.ui.deviceComboBox, found, "cuda:1")
+    assert listed() == ["Automatic", "Card 0 (8.5 GB free)", "Card 1 (17.0 GB free)", "Processor"]
+    assert panel.ui.deviceComboBox.currentData == "cuda:1"
+    slicer.app.settings().setValue(devices.KEY, "no JSON")
+    assert devices.known() == []
+    panel.parameters.device = "cpu"
+    # The forecast: of a fine-tuning on the exams themselves, which bring labels.
+    panel.useModel(console["job"] / jobs.MODEL_FILE)
+    panel.ui.labelsComboBox.currentIndex = panel.ui.labelsComboBox.findText("Folder")
+    panel.parameters.labelled = str(console["exam"].study.path.parent)
+    panel.ui.stepsSpinBox.value = 40
+    assert panel.ui.forecastButton.enabled
+    panel.ui.forecastButton.click()
+    window.spin(lambda: "About" in panel.ui.forecastLabel.text)
+    assert "for 40 steps" in panel.ui.forecastLabel.text
+    assert "GB" in panel.ui.forecastLabel.text
+    window.spin(lambda: not panel.busy)

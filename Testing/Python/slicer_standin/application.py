@@ -373,6 +373,7 @@ def _util(application: Application) -> dict[str, Any]:
         startupEnvironment=lambda: dict(os.environ),
         mainWindow=lambda: None,
         selectModule=lambda module: application.messages.append(("module", str(module))),
+        getModuleWidget=lambda module: getattr(slicer.modules, f"{module}Widget"),
         tempDirectory=lambda key="", tempDir=None, includeDateTime=True: tempfile.mkdtemp(dir=application.folder),
     )
     return found
