@@ -77,6 +77,18 @@ def _view_of(exam: SceneExam, node: Any) -> SceneView:
     raise SceneError(text.format(name=node.GetName()))
 
 
+def _part_of(item: SceneView, node: Any) -> slice:
+    """The slices of a view that a segmentation was drawn on: all, or one where each has a volume of its own."""
+    if item.view.regular:
+        return slice(None)
+    reference = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
+    if reference not in item.volumes:
+        text = _("'{name}' lies on no slice of the view {view}; choose one of its volumes as its source.")
+        raise SceneError(text.format(name=node.GetName(), view=item.view.name))
+    index = item.volumes.index(reference)
+    return slice(index, index + 1)
+
+
 def _still(item: SceneView) -> SceneView:
     """The view with the phase that is shown."""
     shown = item.browser.GetSelectedItemNumber() if item.browser is not None else 0
@@ -98,8 +110,9 @@ def _write_labels(
         for name in segments.segment_names(node):
             values.setdefault(name, max(values.values(), default=0) + 1)
     for item, node in pairs:
-        labels, _names = segments.labels_of(slicer.mrmlScene, node, item.volume, values)
-        image = itk_image(labels, item.view.planes)
-        stem = exams.view_key(exam.views.index(item), item)
+        part = _part_of(item, node)
+        labels, _names = segments.labels_of(slicer.mrmlScene, node, item.volume_of_slice(part.start or 0), values)
+        image = itk_image(labels, item.view.planes[part])
+        stem = exams.view_key(exam.views.index(item), item) + ("" if part.start is None else f"_{part.start:03d}")
         sitk.WriteImage(image, str(folder / f"{stem}{LABELS_SUFFIX}.nii.gz"), True)
     return {value: name for name, value in values.items()}

@@ -39,7 +39,7 @@ class Window:
     def scene(self) -> Any:
         return self.application.scene
 
-    def spin(self, until: Callable[[], Any], timeout: float = 120.0) -> None:
+    def spin(self, until: Callable[[], Any], timeout: float = 300.0) -> None:
         """Lets the event loop run until something is so."""
         end = time.monotonic() + timeout
         while not until():
@@ -51,7 +51,7 @@ class Window:
         self.application.qapp.processEvents()
         assert not pythonqt.slot_errors, pythonqt.slot_errors[-1]
 
-    def spin_to_end(self, folder: Path, timeout: float = 180.0) -> jobs.Status:
+    def spin_to_end(self, folder: Path, timeout: float = 400.0) -> jobs.Status:
         """Lets the event loop run until a job has ended, in whatever way."""
         self.spin(lambda: jobs.status(folder).state not in (jobs.QUEUED, jobs.RUNNING), timeout)
         return jobs.status(folder)

@@ -17,7 +17,7 @@ from panel_window import Window
 from slicer_standin import pythonqt
 from SSLEngine import jobs
 from SSLEngine.geometry import plane_angle_deg
-from SSLEngine.runs import _label_entry
+from SSLEngine.runs import label_entry
 from SSLEngine.segment import Result
 from SSLEngine.segment import segment_study
 from SSLEngine.segment import voxel_ml
@@ -104,9 +104,7 @@ def test_readme_block(console: dict[str, Any]) -> None:
 class Knowing:
     """Segments with the labels that the exam brings: a network that is always right."""
 
-    card = SimpleNamespace(
-        labels=[_label_entry(k, k, name) for k, name in {1: "LV cavity", 2: "LV myocardium"}.items()]
-    )
+    card = SimpleNamespace(labels=[label_entry(k, k, name) for k, name in {1: "LV cavity", 2: "LV myocardium"}.items()])
 
     def views(self, study: Study) -> list[View]:
         return study.views[:1]
@@ -123,6 +121,7 @@ def test_cine_of_known_volumes(window: Window, tmp_path: Path, shifted: bool) ->
     """EDV, ESV and EF in the table, the curve with one value a phase and the playing segments are the truth."""
     import slicer
 
+    from SSLPanels import corrections
     from SSLPanels import results
     from SSLScene import exams as scene_exams
     from SSLScene import segments
@@ -154,6 +153,16 @@ def test_cine_of_known_volumes(window: Window, tmp_path: Path, shifted: bool) ->
         for k, (node, volume) in enumerate(zip(found.segmentations, exam.views[0].volumes, strict=True)):
             labels, _ = segments.labels_of(window.scene, node, volume, {"LV cavity": 1})
             np.testing.assert_array_equal(labels, true[phase][k : k + 1] if shifted else true[phase])
+    # Corrected at the phase that is shown, it comes back as labels of that phase.
+    exam.views[0].browser.SetSelectedItemNumber(2)
+    collected = read_study(corrections.collect(exam, found.segmentations, tmp_path / "labelled"))
+    labelled = [v for v in collected.views if v.labelled]
+    read = [v.labels(0) == next(k for k, n in v.label_names.items() if n == "LV cavity") for v in labelled]
+    np.testing.assert_array_equal(np.concatenate(read), true[2])
+    np.testing.assert_allclose(
+        [p.origin for v in labelled for p in v.planes], [p.origin for p in sax.planes], atol=1e-3
+    )
+    np.testing.assert_array_equal(np.concatenate([v.pixels(0) for v in labelled]), sax.pixels(2))
     undo.remove_all(window.scene, "known")
 
 
