@@ -631,7 +631,8 @@ class SSLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.monitor = JobMonitor(self.ui, self._onEvents, self._onFinished, self._onResume)
         self.ui.lossPlotWidget.setVisible(False)
         self.ui.progressCollapsibleButton.collapsed = True
-        self.panels = (self.examPanel, self.planesPanel, self.modelPanel, self.segmentPanel, self.correctPanel)
+        # The others ask the model's section what the model can do, so it looks first.
+        self.panels = (self.modelPanel, self.examPanel, self.planesPanel, self.segmentPanel, self.correctPanel)
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)

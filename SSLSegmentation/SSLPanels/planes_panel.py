@@ -133,9 +133,10 @@ class PlanesPanel(Section):
                 targets.show(self.exam, self.ui.targetComboBox.itemData(index))
 
     def update(self) -> None:
-        """Predicting planes needs a model that has learned lines."""
+        """Predicting planes needs an exam and a model that has learned lines, and no other job."""
         model = self.parameters.model if self.parameters is not None else ""
-        self.ui.predictPlanesButton.enabled = self.exam is not None and self.owner.modelPanel.knows("crossings", model)
+        able = self.owner.modelPanel.knows("crossings", model)
+        self.ui.predictPlanesButton.enabled = self.exam is not None and able and not self.owner.busy
 
     def onPredict(self) -> None:
         """Predicts planes in a job; the segmenting section follows it."""
