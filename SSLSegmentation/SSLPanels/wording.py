@@ -45,6 +45,7 @@ def kinds() -> dict[str, str]:
         "finetune": _("Fine-tuning"),
         "segment": _("Segmenting"),
         "inspect": _("Looking at exams"),
+        "load": _("Loading an exam"),
         "study-labels": _("Few-label study"),
         "probe": _("Looking at the devices"),
         "phantom": _("Making synthetic exams"),
