@@ -306,12 +306,6 @@ def _set(settings: dict[str, Any], text: str, option: str = "--set") -> None:
 
 def _training_job(kind: str, arguments: argparse.Namespace, settings: dict[str, Any]) -> int:
     """Creates the job if it is new, then runs or resumes it in this process."""
-    from .settings import KINDS
-    from .settings import Finetune
-    from .settings import LabelStudy
-    from .settings import Pretrain
-    from .settings import parse
-
     first = int(os.environ.get("RANK", "0")) == 0
     if not first and kind == "study-labels":
         msg = "A few-label study runs in one process; start it without torchrun."
@@ -327,8 +321,11 @@ def _training_job(kind: str, arguments: argparse.Namespace, settings: dict[str, 
         if not arguments.data or not arguments.out:
             msg = f"{kind} needs --data and --out, or --job with a prepared job."
             raise SettingsError(msg)
+        # They need msgspec and torch: a prepared job takes its folder first, so that a missing package is told there.
+        from .settings import KINDS
+        from .settings import parse
+
         parse(settings, KINDS[kind])
-        # Needs torch: a prepared job must take its folder first, so that a missing package is told there.
         from .pretext import check_names
 
         check_names([*settings.get("pretext", ()), *settings.get("pretrain", {}).get("pretext", ())])
@@ -343,6 +340,10 @@ def _training_job(kind: str, arguments: argparse.Namespace, settings: dict[str, 
             return jobs.EXIT_FINISHED
     with _worker(folder, quiet=arguments.json) if first else _companion(folder) as reporter:
         from . import runs
+        from .settings import Finetune
+        from .settings import LabelStudy
+        from .settings import Pretrain
+        from .settings import parse
 
         document: Any = None
         message = f"The model is {folder / jobs.MODEL_FILE}"

@@ -359,7 +359,8 @@ FAULTS = {
         "resource.setrlimit(resource.RLIMIT_AS, (used + (300 << 20),) * 2)"
     ),
     "missing package": "sys.modules['monai'] = None",
-    "nothing installed": "sys.modules['msgspec'] = None",
+    "no settings": "sys.modules['msgspec'] = None",
+    "nothing installed": "sys.modules['numpy'] = None",
 }
 
 
@@ -371,6 +372,7 @@ FAULTS = {
         ("broken file", 2, "broken.nii.gz"),
         ("no memory", 4, "Out of memory: use a smaller schedule.batch"),
         ("missing package", 1, "The Python package 'monai' is missing"),
+        ("no settings", 1, "The Python package 'msgspec' is missing"),
         ("nothing installed", None, "Python package is missing"),
         ("killed", None, "ended from outside"),
     ],
@@ -754,8 +756,7 @@ def test_requirements_ask_before_they_install(window: Window, monkeypatch: pytes
     from SSLPanels import requirements
 
     path = ROOT / "SSLPretrain" / "Resources" / "requirements.txt"
-    present = requirements.installed
-    monkeypatch.setattr(requirements, "installed", lambda name: None if name == "msgspec" else present(name))
+    monkeypatch.setattr(requirements, "installed", lambda name: None if name == "msgspec" else "1")
     window.application.installed.clear()
     requirements.ensure(path, "a test")
     assert window.application.installed == [["msgspec>=0.18"]]
