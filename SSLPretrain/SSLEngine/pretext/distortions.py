@@ -71,9 +71,9 @@ class DistortionPrediction:
         return instance_targets(batch.distorted, batch.clean)
 
     def of_regions(self, found: Sequence[Instances], batch: Batch) -> torch.Tensor:
-        """Share of each class on every pixel, and the restored image: what the U-Net's head gives."""
-        restored = [f.get("restored", image) for f, image in zip(found, batch.images, strict=True)]
-        return torch.cat([class_shares(found, self.region_classes), torch.stack(restored).float()], dim=1)
+        """Share of each class on every pixel, and what restoring adds: what the U-Net's head gives."""
+        added = [f.get("restored", image) - image for f, image in zip(found, batch.images, strict=True)]
+        return torch.cat([class_shares(found, self.region_classes), torch.stack(added).float()], dim=1)
 
     def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Cross-entropy over the classes, a Dice term over the types, and the squared error of the restored image.
