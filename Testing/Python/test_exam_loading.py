@@ -95,8 +95,16 @@ def test_another_exam_takes_its_place_or_the_present_one_stays(window: Window, b
     assert panel.ui.examLabel._real.textFormat().name == "PlainText", "names are text, never HTML"
 
 
+@pytest.fixture
+def slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One step in a turn of the event loop, so that a test can be quicker than the loading."""
+    from SSLPanels.stepper import Stepper
+
+    monkeypatch.setattr(Stepper, "SLICE_S", 0.0)
+
+
 @pytest.mark.parametrize("when", ["reading", "showing"])
-def test_cancel_leaves_nothing(window: Window, big: Path, when: str) -> None:
+def test_cancel_leaves_nothing(window: Window, big: Path, slowly: None, when: str) -> None:
     panel = window.segmentation
     present, nodes = panel.exam, window.scene.GetNumberOfNodes()
     panel.ui.studyPathLineEdit.currentPath = str(big)
@@ -115,7 +123,7 @@ def test_cancel_leaves_nothing(window: Window, big: Path, when: str) -> None:
     assert not left_over(window)
 
 
-def test_closing_the_scene_cancels(window: Window, big: Path) -> None:
+def test_closing_the_scene_cancels(window: Window, big: Path, slowly: None) -> None:
     panel = window.segmentation
     panel.ui.loadStudyButton.click()
     nodes = window.scene.GetNumberOfNodes()
