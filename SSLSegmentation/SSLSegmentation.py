@@ -11,6 +11,7 @@ import shutil
 import sys
 import unittest
 from collections.abc import Callable
+from collections.abc import Generator
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -59,6 +60,7 @@ from SSLPanels.workers import Workers  # noqa: E402
 if TYPE_CHECKING:
     # What meets the scene reads images, which takes long to import: only where it is used.
     from SSLPanels.results import Results
+    from SSLScene.anomalies import Anomalies
     from SSLScene.exams import SceneExam
     from SSLScene.exams import SceneView
 
@@ -249,8 +251,8 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
         from SSLScene import undo
 
         targets.show(exam, targets.NOTHING)
-        undo.remove_all(slicer.mrmlScene, f"{exam.token} planes")
-        undo.remove_all(slicer.mrmlScene, exam.token)
+        for kind in (" planes", " anomalies", ""):
+            undo.remove_all(slicer.mrmlScene, exam.token + kind)
 
     @staticmethod
     def showPlanes(exam: "SceneExam") -> list[Any]:
@@ -451,6 +453,60 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
 
         self._follow(folder, onUpdate, finished)
         return folder
+
+    def startAnomalies(self, model: str | Path, exam: "SceneExam", device: str = "auto") -> Path:
+        """Lets a model that has learned to find distortions look, in a job, for what is unusual in an exam."""
+        return self._startOnScene("anomalies", {"model": str(Path(model).resolve()), "device": device}, exam, "maps")
+
+    def anomalies(
+        self,
+        model: str | Path,
+        exam: "SceneExam",
+        device: str = "auto",
+        onUpdate: Callable[..., None] | None = None,
+        onFinished: "Callable[[Anomalies], None] | None" = None,
+        waitForCompletion: bool = False,
+    ) -> Any:
+        """Shows where an exam looks unlike those that a model was pretrained on: hot colours over the views.
+
+        Args:
+            model: A model that was pretrained with ``distortions``.
+            exam: The exam.
+            device: ``auto``, ``cpu`` or ``cuda:N``.
+            onUpdate: Called with status and new events.
+            onFinished: Called with the result: ``maps`` (volumes) and ``table`` (the slices that stand out most).
+            waitForCompletion: Wait and return the result.
+
+        Returns:
+            The result if waited for, else the job's folder.
+
+        Raises:
+            RuntimeError: Waited for, and the job failed; the message says why.
+        """
+        from SSLScene import undo
+
+        folder = self.startAnomalies(model, exam, device)
+        if waitForCompletion:
+            self.wait(folder)
+            return undo.at_once(self.showingAnomalies(exam, folder))
+
+        def finished(status: jobs.Status) -> None:
+            if status.state == jobs.FINISHED and onFinished is not None:
+                self._work(self.showingAnomalies(exam, folder), onFinished)
+
+        self._follow(folder, onUpdate, finished)
+        return folder
+
+    @staticmethod
+    def showingAnomalies(exam: "SceneExam", folder: Path) -> "Generator[None, None, Anomalies]":
+        """Puts what a job has found over the views, bit by bit, in place of what was found before."""
+        from SSLScene import anomalies
+        from SSLScene import undo
+
+        owner = dataclasses.replace(exam, token=f"{exam.token} anomalies")
+        undo.remove_all(slicer.mrmlScene, owner.token)
+        document = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        return anomalies.showing(slicer.mrmlScene, owner, owner.views, document)
 
     @staticmethod
     def wait(folder: str | Path) -> None:

@@ -44,6 +44,11 @@ def can_segment(card: Mapping[str, Any]) -> bool:
     return bool(card.get("labels"))
 
 
+def can_find_anomalies(card: Mapping[str, Any]) -> bool:
+    """Whether the model has learned to find distortions, and nothing else since."""
+    return card.get("kind") == "pretrained" and "distortions" in card.get("pretexts", {})
+
+
 def describe(card: Mapping[str, Any]) -> str:
     """The card as a few lines of HTML."""
     kind, what = _("Pretrained; fine-tune it before it can segment"), ""

@@ -101,6 +101,11 @@ class ModelPanel(Section):
         return model_card.can_segment(self._card)
 
     @property
+    def canFindAnomalies(self) -> bool:
+        """Whether the chosen model has learned to find distortions."""
+        return model_card.can_find_anomalies(self._card)
+
+    @property
     def labelledFolder(self) -> Path:
         """Where labelled exams are collected."""
         text = self.parameters.labelled if self.parameters is not None else ""

@@ -19,6 +19,7 @@ from .stepper import Stepper
 
 if TYPE_CHECKING:
     from SSLPanels.results import Results
+    from SSLScene.anomalies import Anomalies
     from SSLScene.exams import SceneExam
     from SSLScene.exams import SceneView
 
@@ -31,6 +32,7 @@ class SegmentPanel(Section):
         self.ui.batchPathLineEdit.filters = ctk.ctkPathLineEdit.Dirs
         self.tiePath(self.ui.batchPathLineEdit, "batch")
         self.ui.segmentButton.connect("clicked()", self.onSegment)
+        self.ui.anomaliesButton.connect("clicked()", self.onAnomalies)
         self._stepper = Stepper()
         self.showResults(None)
 
@@ -71,6 +73,8 @@ class SegmentPanel(Section):
         elif not there:
             tip = _("Choose what to segment first.")
         self.ui.segmentButton.toolTip = tip
+        able = self.owner.modelPanel.canFindAnomalies
+        self.ui.anomaliesButton.enabled = self.exam is not None and able and not self.owner.busy
 
     def onSegment(self) -> None:
         """Starts the job."""
@@ -128,6 +132,22 @@ class SegmentPanel(Section):
         browser = next((v.browser for v in self.exam.views if v.browser is not None), None) if self.exam else None
         self.ui.seekWidget.setVisible(browser is not None)
         self.ui.seekWidget.setMRMLSequenceBrowserNode(browser)
+
+    def onAnomalies(self) -> None:
+        """Looks for what is unusual in the exam."""
+        with slicer.util.tryWithErrorDisplay(_("The search for anomalies could not be started."), waitCursor=True):
+            exam = self.exam
+            folder = self.logic.startAnomalies(self.parameters.model, exam, self.parameters.device)
+            self.owner.follow(folder, functools.partial(self._onAnomalies, exam))
+
+    def _onAnomalies(self, exam: SceneExam, folder: Path, status: jobs.Status) -> None:
+        if status.state == jobs.FINISHED and exam is self.exam:
+            self._stepper.run(self.logic.showingAnomalies(exam, folder), self._onAnomaliesShown, self._onError)
+
+    def _onAnomaliesShown(self, found: Anomalies) -> None:
+        self.ui.resultsTableView.setVisible(True)
+        self.ui.resultsTableView.setMRMLTableNode(found.table)
+        self.owner.update()
 
     def predictPlanes(self) -> None:
         """Lets the model tell where the planes should lie."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from SSLEngine.studies.study import StudyError
+from SSLEngine.studies.volumes import VolumeHeader
 from SSLEngine.studies.volumes import load_array
 from SSLEngine.studies.volumes import read_header
 
@@ -56,18 +58,25 @@ def show_anomalies(scene: Any, exam: SceneExam, chosen: Sequence[SceneView], doc
     Raises:
         SceneError: A map is missing, broken, or does not lie on its view.
     """
-    before = {node.GetID() for node in undo.nodes(scene)}
+    return undo.at_once(showing(scene, exam, chosen, document))
+
+
+def showing(
+    scene: Any, exam: SceneExam, chosen: Sequence[SceneView], document: Mapping[str, Any]
+) -> Generator[None, None, Anomalies]:
+    """As :func:`show_anomalies`, one phase of one view at each step."""
+    return undo.stepwise(scene, exam.token, _show(scene, exam, chosen, document))
+
+
+def _show(
+    scene: Any, exam: SceneExam, chosen: Sequence[SceneView], document: Mapping[str, Any]
+) -> Generator[None, None, Anomalies]:
     found = Anomalies()
-    try:
-        for number, item in enumerate(chosen):
-            views = _views_of(document, number)
-            if views:
-                found.maps += _show_view(scene, exam, item, _values(item, views))
-        with undo.owned(scene, exam.token):
-            found.table = _table(scene, exam, chosen, document)
-    except Exception:
-        undo.remove_nodes(scene, [node for node in undo.nodes(scene) if node.GetID() not in before])
-        raise
+    for number, item in enumerate(chosen):
+        views = _views_of(document, number)
+        if views:
+            found.maps += yield from _show_view(scene, exam, item, views)
+    found.table = _table(scene, exam, chosen, document)
     return found
 
 
@@ -76,42 +85,61 @@ def _views_of(document: Mapping[str, Any], number: int) -> list[Mapping[str, Any
     return [v for v in document["views"] if v["view"].split("_", 1)[0] == f"{number:02d}"]
 
 
-def _values(item: SceneView, views: Sequence[Mapping[str, Any]]) -> npt.NDArray[np.float32]:
-    """The maps of a view, ``(phases, slices, rows, columns)``."""
+def _headers(item: SceneView, views: Sequence[Mapping[str, Any]]) -> list[VolumeHeader]:
+    """The map files of a view, which must lie on its grid: one, or one a slice."""
     try:
         headers = [read_header(Path(file)) for view in views for file in view["files"]]
-        frames = [[load_array(h, phase) for h in headers] for phase in range(headers[0].phases)]
     except StudyError as error:
         raise SceneError(str(error)) from error
-    values = np.stack([np.concatenate(parts) for parts in frames]).astype(np.float32)
-    if values.shape[1:] != item.view.shape:
-        msg = f"The map of '{item.view.name}' has {values.shape[1:]} voxels, the view {item.view.shape}: run it again."
+    slices, rows, columns = item.view.shape
+    if sum(h.size[2] for h in headers) != slices or any(h.size[:2] != (columns, rows) for h in headers):
+        msg = f"The map of '{item.view.name}' has not the view's {columns} x {rows} x {slices} voxels: run it again."
         raise SceneError(msg)
-    return values
+    return headers
 
 
-def _show_view(scene: Any, exam: SceneExam, item: SceneView, values: npt.NDArray[np.float32]) -> list[Any]:
+def _frame(headers: Sequence[VolumeHeader], phase: int) -> npt.NDArray[np.float32]:
+    """One phase of a view's map, ``(slices, rows, columns)``."""
+    try:
+        return np.concatenate([load_array(header, phase) for header in headers]).astype(np.float32)
+    except StudyError as error:
+        raise SceneError(str(error)) from error
+
+
+def _show_view(
+    scene: Any, exam: SceneExam, item: SceneView, views: Sequence[Mapping[str, Any]]
+) -> Generator[None, None, list[Any]]:
     """A view's map over it; over a cine, in step with it."""
-    maps = overlays.show_hot(scene, exam, item, values[0], f"{item.view.name} anomalies")
-    if item.browser is None or len(values) != item.browser.GetNumberOfItems():
-        return maps
-    with undo.owned(scene, exam.token):
-        for number, (node, host) in enumerate(zip(maps, item.volumes, strict=True)):
-            part = slice(None) if len(maps) == 1 else slice(number, number + 1)
-            _play(scene, item.browser, node, sequence_of(scene, host), values[:, part])
+    headers = _headers(item, views)
+    maps = overlays.show_hot(scene, exam, item, _frame(headers, 0), f"{item.view.name} anomalies")
+    for node in maps:
+        # Set before the frames are stored: a proxy takes its attributes from the frame that it shows.
+        node.SetAttribute(undo.OWNER, exam.token)
+    yield
+    if item.browser is not None and headers[0].phases == item.browser.GetNumberOfItems():
+        yield from _play(scene, item, item.browser, maps, headers)
     return maps
 
 
-def _play(scene: Any, browser: Any, node: Any, images: Any, values: npt.NDArray[np.float32]) -> None:
-    """All phases of a map as a sequence in step with the cine's images; the node becomes its proxy."""
-    sequence = new_node(scene, "vtkMRMLSequenceNode", f"{node.GetName()} frames")
-    sequence.SetIndexName(images.GetIndexName())
-    sequence.SetIndexUnit(images.GetIndexUnit())
+def _play(
+    scene: Any, item: SceneView, browser: Any, maps: Sequence[Any], headers: Sequence[VolumeHeader]
+) -> Generator[None, None, None]:
+    """All phases of the maps as sequences in step with the cine's images; the maps become proxies."""
+    images = sequence_of(scene, item.volume)
+    sequences = [new_node(scene, "vtkMRMLSequenceNode", f"{node.GetName()} frames") for node in maps]
+    for sequence in sequences:
+        sequence.SetIndexName(images.GetIndexName())
+        sequence.SetIndexUnit(images.GetIndexUnit())
     shown = browser.GetSelectedItemNumber()
-    for phase in (*(k for k in range(len(values)) if k != shown), shown):
-        node.SetAndObserveImageData(image_data(values[phase]))
-        sequence.SetDataNodeAtValue(node, images.GetNthIndexValue(phase))
-    browser.AddProxyNode(node, sequence, False)
+    for phase in (*(k for k in range(headers[0].phases) if k != shown), shown):
+        frame = _frame(headers, phase)
+        parts = [frame] if len(maps) == 1 else [frame[k : k + 1] for k in range(len(maps))]
+        for node, sequence, part in zip(maps, sequences, parts, strict=True):
+            node.SetAndObserveImageData(image_data(part))
+            sequence.SetDataNodeAtValue(node, images.GetNthIndexValue(phase))
+        yield
+    for node, sequence in zip(maps, sequences, strict=True):
+        browser.AddProxyNode(node, sequence, False)
 
 
 def _table(scene: Any, exam: SceneExam, chosen: Sequence[SceneView], document: Mapping[str, Any]) -> Any:

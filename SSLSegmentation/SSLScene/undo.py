@@ -144,8 +144,9 @@ def remove_all(scene: Any, token: str = DEFAULT_TOKEN) -> int:
 
 def remove_nodes(scene: Any, chosen: Iterable[Any]) -> int:
     """Removes nodes with their display and storage nodes and their subject hierarchy items."""
-    # A browser puts a missing proxy back at once, so browsers go first.
-    ordered = sorted(chosen, key=lambda n: not n.IsA("vtkMRMLSequenceBrowserNode"))
+    # A browser puts a missing proxy back at once, so browsers go first, and then sequences, which a browser that stays
+    # would show.
+    ordered = sorted(chosen, key=lambda n: (not n.IsA("vtkMRMLSequenceBrowserNode"), not n.IsA("vtkMRMLSequenceNode")))
     ids = [i for node in ordered for i in (node.GetID(), *_attendants(node))]
     hierarchy = subject_hierarchy(scene)
     count = 0

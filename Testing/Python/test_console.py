@@ -226,6 +226,67 @@ def test_clicks_to_predicted_planes(console: dict[str, Any], window: Window, exa
     window.picture(panel, "segmentation-predicted", 2100)
 
 
+def distortions_model(path: Path) -> Path:
+    """A model that says that it has learned to find distortions; its weights are fresh."""
+    from SSLEngine.models import Card
+    from SSLEngine.models import save_model
+    from SSLEngine.networks.unet import TaskUNet
+    from SSLEngine.pretext.distortions import DistortionPrediction
+    from SSLEngine.settings import Grid
+    from SSLEngine.settings import Network
+    from SSLEngine.settings import plain
+
+    heads = {"pixel": {DistortionPrediction.name: DistortionPrediction.pixel_outputs}, "image": {}}
+    card = Card(
+        kind="pretrained",
+        network=plain(Network(widths=(4, 8, 8))),
+        heads=heads,
+        grid=plain(Grid(spacing_mm=4.0, patch=64)),
+        roles=["sax", "2ch", "4ch"],
+        pretexts={DistortionPrediction.name: {}},
+        normal={"sax": (0.5, 0.1)},
+    )
+    save_model(path, TaskUNet((4, 8, 8), heads["pixel"]), card)
+    return path
+
+
+def test_clicks_to_anomalies(window: Window, exams: Path, tmp_path: Path) -> None:
+    """Maps over the views that the model knows, and the slices that stand out; a second search replaces the first."""
+    import slicer
+
+    panel, former = window.segmentation, window.segmentation.exam
+    exam = panel.logic.loadStudy(sorted(exams.iterdir())[-1])
+    panel.setExam(exam)
+    panel.parameters.device = "cpu"
+    assert not panel.ui.anomaliesButton.enabled, "the model has not learned to find distortions"
+    path = distortions_model(tmp_path / "model.safetensors")
+    panel.useModel(path)
+    assert panel.ui.anomaliesButton.enabled
+    panel.ui.anomaliesButton.click()
+    assert not panel.ui.anomaliesButton.enabled, "one job at a time"
+    window.spin(lambda: not panel.busy)
+
+    def maps() -> list[Any]:
+        found = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+        return [node for node in found if " anomalies" in node.GetName()]
+
+    assert len(maps()) == 3
+    table = panel.ui.resultsTableView.mrmlTableNode()
+    assert table.GetName() == "Anomalies"
+    scores = [float(table.GetTable().GetValue(row, 3).ToString()) for row in range(table.GetNumberOfRows())]
+    assert scores == sorted(scores, reverse=True)
+    assert max(scores) > 0
+    window.picture(panel, "segmentation-anomalies", 2100)
+    found = panel.logic.anomalies(path, panel.exam, "cpu", waitForCompletion=True)
+    assert maps() == found.maps
+    sax = panel.exam.first("sax")
+    assert found.maps[0].GetName().startswith(f"{sax.view.name} anomalies")
+    assert found.maps[0].GetImageData().GetDimensions() == sax.volume.GetImageData().GetDimensions()
+    panel.setExam(former)
+    panel.logic.removeExam(exam)
+    assert not maps()
+
+
 def test_clicks_to_a_segmented_folder(console: dict[str, Any], window: Window, exams: Path) -> None:
     panel = window.segmentation
     panel.useModel(console["tuned"] / jobs.MODEL_FILE)
