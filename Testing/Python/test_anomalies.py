@@ -142,8 +142,7 @@ def test_of_overlapping_detections_the_surest_counts(monkeypatch: pytest.MonkeyP
     masks = torch.tensor([[[1.0, 0.5], [0.0, 0.0]], [[0.5, 1.0], [0.0, 0.0]]])
     some = {"scores": torch.tensor([0.9, 0.6]), "masks": masks}
     none = {"scores": torch.zeros(0), "masks": torch.zeros(0, 2, 2)}
-    monkeypatch.setattr(network, "_detect", lambda images, levels: [some, none])
-    monkeypatch.setattr(network, "_levels", lambda images: {})
+    monkeypatch.setattr(network, "forward", lambda images: [some, none])
     found = anomaly_map(network, torch.zeros(2, 1, 2, 2))
     assert network.score_threshold == settings.score_threshold
     torch.testing.assert_close(found, torch.tensor([[[0.9, 0.6], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]]))
