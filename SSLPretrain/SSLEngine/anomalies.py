@@ -8,6 +8,7 @@ above what slices of the same role score in normal exams is its z-score.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -37,6 +38,8 @@ from .segment import alike
 from .segment import fitting_views
 from .segment import ordered
 from .segment import to_own_grid
+from .settings import Distortions
+from .settings import parse
 from .slices import SliceSet
 from .slices import landmark
 from .slices import make_batch
@@ -82,12 +85,16 @@ class Found:
     scores: Array
 
 
-def anomaly_map(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
+def anomaly_map(network: nn.Module, images: torch.Tensor, settings: Distortions) -> torch.Tensor:
     """How likely a network takes each pixel of a batch for distorted.
+
+    A U-Net learns with untouched pixels weighing less than distorted ones, and so overrates distortions; the weight is
+    taken out again (Elkan, IJCAI 2001).
 
     Args:
         network: In evaluation mode, pretrained on ``distortions``.
         images: ``(B, 1, H, W)``, standardised.
+        settings: What it was pretrained with.
 
     Returns:
         0 to 1, ``(B, H, W)`` float32.
@@ -96,7 +103,9 @@ def anomaly_map(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
         return torch.stack([_of_detections(found, images.shape[-2:]) for found in _all_detections(network, images)])
     name, classes = DistortionPrediction.name, DistortionPrediction.classes
     output = network(images, [name])[name].float()
-    return 1 - output[:, :classes].softmax(1)[:, 0]
+    logits = output[:, :classes]
+    logits[:, 0] -= math.log(settings.background_weight)
+    return 1 - logits.softmax(1)[:, 0]
 
 
 def _all_detections(network: MaskRCNN, images: torch.Tensor) -> list[dict[str, torch.Tensor]]:
@@ -139,6 +148,7 @@ class Detector:
             msg = "This model has not learned to find distortions: use one pretrained with --pretext distortions."
             raise ModelError(msg)
         self.network, self.card, self.device = network.to(device).eval(), card, device
+        self.settings = parse(card.pretexts[DistortionPrediction.name], Distortions)
         self.spacing_mm = float(card.grid["spacing_mm"])
         self.clip: tuple[float, float] = (float(card.grid["clip_percent"][0]), float(card.grid["clip_percent"][1]))
         # As large as a training patch, for the reason that segmentation has (instance norm).
@@ -164,7 +174,7 @@ class Detector:
     @torch.no_grad()
     def _maps(self, patches: torch.Tensor) -> torch.Tensor:
         with autocast(self.device):
-            return anomaly_map(self.network, patches[:, None])
+            return anomaly_map(self.network, patches[:, None], self.settings)
 
     def z_score(self, role: str, score: float) -> float | None:
         """How many standard deviations a slice's score lies above normal slices of its role; None where unknown."""
@@ -290,7 +300,7 @@ def table(document: Mapping[str, Any]) -> str:
 
 
 def normal_scores(
-    network: nn.Module, slices: SliceSet, indices: torch.Tensor, patch: int
+    network: nn.Module, slices: SliceSet, indices: torch.Tensor, patch: int, settings: Distortions
 ) -> dict[str, tuple[float, float]]:
     """Mean and standard deviation of the scores of normal slices, by role.
 
@@ -299,6 +309,7 @@ def normal_scores(
         slices: Slices that it can see.
         indices: ``(n,)`` those that it has not learned from.
         patch: Side of its patches in pixels.
+        settings: What it was pretrained with.
 
     Returns:
         Mean and standard deviation by role; roles with fewer than :data:`MIN_NORMAL` slices are left out.
@@ -310,7 +321,7 @@ def normal_scores(
         # No augmentation: the middle of each slice, as an exam is looked at; the generator draws nothing.
         images = make_batch(slices, part, patch, None, torch.Generator()).images
         with torch.no_grad(), autocast(slices.device):
-            scores = slice_scores(anomaly_map(network, images)).tolist()
+            scores = slice_scores(anomaly_map(network, images, settings)).tolist()
         for index, score in zip(part.tolist(), scores, strict=True):
             by_role.setdefault(slices.infos[index].role, []).append(score)
     return {

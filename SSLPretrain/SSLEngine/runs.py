@@ -222,16 +222,17 @@ def pretrain_on(
         roles=sorted({i.role for i in slices.infos}),
         pretexts={t.name: plain(getattr(settings, t.name)) if hasattr(settings, t.name) else {} for t in pretexts},
         scores=run.history[-1] if run.history else {},
-        normal=normal_of(trained, run),
+        normal=normal_of(trained, run, settings),
         provenance=provenance(settings.seed, slices, learned, None),
     )
     return trained, card
 
 
-def normal_of(trained: Net, run: Run) -> dict[str, tuple[float, float]]:
+def normal_of(trained: Net, run: Run, settings: Pretrain) -> dict[str, tuple[float, float]]:
     """Which anomaly scores are normal, from the held-out slices; nothing where distortions were not learned."""
-    learned = [task.name for stream in run.streams for task, _ in stream.tasks]
-    return normal_scores(trained, run.slices, run.held_out, run.patch) if DistortionPrediction.name in learned else {}
+    if DistortionPrediction.name not in settings.pretext:
+        return {}
+    return normal_scores(trained, run.slices, run.held_out, run.patch, settings.distortions)
 
 
 def _split_for_score(

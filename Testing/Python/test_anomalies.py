@@ -49,6 +49,7 @@ from toy_exams import write_toy_cohort
 
 NAME = DistortionPrediction.name
 WIDTHS = (4, 8, 8, 8)
+WEIGHT = Distortions().background_weight
 GRID = Grid(patch=64, spacing_mm=3.0, phases=0)
 
 
@@ -60,7 +61,7 @@ class Bright(nn.Module):
     def forward(self, images: torch.Tensor, names: list[str]) -> dict[str, torch.Tensor]:
         assert names == [NAME]
         output = torch.zeros(len(images), DistortionPrediction.pixel_outputs, *images.shape[-2:])
-        output[:, 0] = -8 * (images[:, 0] - 6)
+        output[:, 0] = -8 * (images[:, 0] - 6) + math.log(WEIGHT)
         return {NAME: output}
 
 
@@ -132,8 +133,9 @@ def test_the_probability_of_a_u_net_is_that_of_any_type() -> None:
             return {NAME: logits}
 
     types = DistortionPrediction.classes - 1
-    found = anomaly_map(Fixed(), torch.zeros(1, 1, 2, 1))
-    assert found[0, :, 0].tolist() == pytest.approx([types / (types + 1), types / (types + math.e**2)], abs=1e-6)
+    # With untouched pixels at half the weight, their share counts twice.
+    found = anomaly_map(Fixed(), torch.zeros(1, 1, 2, 1), Distortions(background_weight=0.5))
+    assert found[0, :, 0].tolist() == pytest.approx([types / (types + 2), types / (types + 2 * math.e**2)], abs=1e-6)
 
 
 def test_of_overlapping_detections_the_surest_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +145,7 @@ def test_of_overlapping_detections_the_surest_counts(monkeypatch: pytest.MonkeyP
     some = {"scores": torch.tensor([0.9, 0.6]), "masks": masks}
     none = {"scores": torch.zeros(0), "masks": torch.zeros(0, 2, 2)}
     monkeypatch.setattr(network, "forward", lambda images: [some, none])
-    found = anomaly_map(network, torch.zeros(2, 1, 2, 2))
+    found = anomaly_map(network, torch.zeros(2, 1, 2, 2), Distortions())
     assert network.score_threshold == settings.score_threshold
     torch.testing.assert_close(found, torch.tensor([[[0.9, 0.6], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]]))
 
@@ -297,4 +299,4 @@ def test_what_is_normal_must_be_numbers(tmp_path: Path) -> None:
 def test_without_held_out_slices_nothing_is_called_normal() -> None:
     """A cohort of a few subjects learns from all of them; a Mask R-CNN must not be asked about no image at all."""
     never = nn.Module()  # cannot be called
-    assert anomalies.normal_scores(never, None, torch.zeros(0, dtype=torch.int64), 32) == {}  # type: ignore[arg-type]
+    assert anomalies.normal_scores(never, None, torch.zeros(0, dtype=torch.int64), 32, Distortions()) == {}  # type: ignore[arg-type]
