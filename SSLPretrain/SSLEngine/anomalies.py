@@ -33,6 +33,7 @@ from .models import ModelError
 from .models import load_model
 from .networks.mask_rcnn import MaskRCNN
 from .pretext.distortions import DistortionPrediction
+from .regions import all_regions
 from .segment import SLICES_AT_ONCE
 from .segment import alike
 from .segment import fitting_views
@@ -58,8 +59,6 @@ from .training import choose_device
 Maps = npt.NDArray[np.float32]
 #: Share of a slice's pixels whose mean is its score.
 TOP_SHARE = 0.01
-#: Detections of a Mask R-CNN below this score are not in its map.
-LEAST_SURE = 0.05
 #: Ending of the name of a map where the output is a folder.
 SUFFIX = "_anomalies"
 #: Fewer normal slices of a role than this tell no mean and spread.
@@ -100,22 +99,14 @@ def anomaly_map(network: nn.Module, images: torch.Tensor, settings: Distortions)
         0 to 1, ``(B, H, W)`` float32.
     """
     if isinstance(network, MaskRCNN):
-        return torch.stack([_of_detections(found, images.shape[-2:]) for found in _all_detections(network, images)])
+        # Unsure ones too: a lesion is not quite what the network has learned.
+        with all_regions(network):
+            return torch.stack([_of_detections(found, images.shape[-2:]) for found in network(images)])
     name, classes = DistortionPrediction.name, DistortionPrediction.classes
     output = network(images, [name])[name].float()
     logits = output[:, :classes]
     logits[:, 0] -= math.log(settings.background_weight)
     return 1 - logits.softmax(1)[:, 0]
-
-
-def _all_detections(network: MaskRCNN, images: torch.Tensor) -> list[dict[str, torch.Tensor]]:
-    """What is found in a batch, unsure as it may be: a lesion is not quite what the network has learned."""
-    usual, network.score_threshold = network.score_threshold, LEAST_SURE
-    try:
-        found: list[dict[str, torch.Tensor]] = network(images)
-    finally:
-        network.score_threshold = usual
-    return found
 
 
 def _of_detections(found: Mapping[str, torch.Tensor], size: torch.Size) -> torch.Tensor:

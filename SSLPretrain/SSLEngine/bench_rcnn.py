@@ -128,7 +128,7 @@ def _torchvision(device: torch.device, _: bool) -> tuple[torch.nn.Module, Callab
 
 def _batch(device: torch.device) -> tuple[torch.Tensor, list[dict[str, torch.Tensor]]]:
     """Noise with bright ellipses."""
-    from .networks.mask_head import mask_boxes
+    from .instances import boxes_of
 
     axis = torch.arange(SIDE) + 0.5
     images, targets = [], []
@@ -140,7 +140,7 @@ def _batch(device: torch.device) -> tuple[torch.Tensor, list[dict[str, torch.Ten
         clean = torch.randn(1, SIDE, SIDE)
         images.append(clean + 2 * masks.any(0))
         target = {
-            "boxes": mask_boxes(masks),
+            "boxes": boxes_of(masks),
             "labels": torch.randint(1, CLASSES + 1, (INSTANCES,)),
             "masks": masks.to(torch.uint8),
             "clean": clean,

@@ -26,6 +26,7 @@ from .runs import agreed_grid
 from .runs import agreed_network
 from .runs import announce
 from .runs import finish
+from .runs import first_subjects
 from .runs import gather
 from .runs import organ_of
 from .runs import provenance
@@ -122,15 +123,7 @@ def choose_grouped(cohort: Cohort, settings: Finetune) -> list[Study]:
             'there, name one with --groups, or write "group" into each study.json.'
         )
         raise StudyError(msg)
-    subjects = list(settings.subjects) or group_order(grouped, settings.seed)
-    count = len(subjects) if settings.subjects else settings.labelled or len(subjects)
-    missing = set(settings.subjects) - {s.subject for s in grouped}
-    if missing or count > len(subjects):
-        found = f"{', '.join(sorted(missing))} missing" if missing else f"{len(subjects)} found"
-        msg = f"{count} subjects with a group were asked for in {settings.data.path}: {found}; ask for fewer."
-        raise StudyError(msg)
-    wanted = set(subjects[:count])
-    return [s for s in grouped if s.subject in wanted]
+    return first_subjects(grouped, group_order, settings, "subjects with a group", "ask for fewer")
 
 
 def class_names(studies: Sequence[Study], settings: Finetune) -> list[str]:

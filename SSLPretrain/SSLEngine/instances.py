@@ -25,13 +25,13 @@ INSIDE = 0.5
 
 
 def boxes_of(masks: torch.Tensor) -> torch.Tensor:
-    """The smallest boxes ``(n, 4)`` float32 round masks ``(n, H, W)``, none of which is empty."""
+    """The smallest boxes round masks: ``(n, H, W)`` bool or uint8 to ``(n, 4)`` float32, zeros for an empty mask."""
     spans = []
     for axis in (1, 2):
-        hit = masks.any(axis)
-        size = hit.shape[1]
-        # argmax gives the first of several.
-        spans.append((hit.int().argmax(1), size - hit.flip(1).int().argmax(1)))
+        hit = masks.bool().any(axis)
+        # argmax gives the first of several, and 0 where there is none.
+        end = hit.shape[1] - hit.flip(1).int().argmax(1)
+        spans.append((hit.int().argmax(1), end * hit.any(1)))
     (x0, x1), (y0, y1) = spans
     return torch.stack([x0, y0, x1, y1], 1).float()
 

@@ -7,6 +7,7 @@ import importlib.metadata
 import platform
 import sys
 import time
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -507,15 +508,37 @@ def choose_labelled(cohort: Cohort, settings: Finetune) -> list[Study]:
             f"'{settings.data.labels_suffix}' before the extension, or change --labels-suffix."
         )
         raise StudyError(msg)
-    subjects = list(settings.subjects) or subject_order(labelled, settings.seed)
+    return first_subjects(labelled, subject_order, settings, "labelled subjects", "label more or ask for fewer")
+
+
+def first_subjects(
+    studies: Sequence[Study],
+    order: Callable[[Sequence[Study], int], list[str]],
+    settings: Finetune,
+    what: str,
+    remedy: str,
+) -> list[Study]:
+    """The studies of the subjects that the settings name, or of the first ``labelled`` ones of the seed's order.
+
+    Args:
+        studies: Those that can be learned from.
+        order: Studies and seed to the names of their subjects.
+        settings: Of the fine-tuning.
+        what: What is asked for, in the words of an error.
+        remedy: What to do, likewise.
+
+    Raises:
+        StudyError: There are fewer than asked for.
+    """
+    subjects = list(settings.subjects) or order(studies, settings.seed)
     count = len(subjects) if settings.subjects else settings.labelled or len(subjects)
-    missing = set(settings.subjects) - {s.subject for s in labelled}
+    missing = set(settings.subjects) - {s.subject for s in studies}
     if missing or count > len(subjects):
         found = f"{', '.join(sorted(missing))} missing" if missing else f"{len(subjects)} found"
-        msg = f"{count} labelled subjects were asked for in {settings.data.path}: {found}; label more or ask for fewer."
+        msg = f"{count} {what} were asked for in {settings.data.path}: {found}; {remedy}."
         raise StudyError(msg)
     wanted = set(subjects[:count])
-    return [s for s in labelled if s.subject in wanted]
+    return [s for s in studies if s.subject in wanted]
 
 
 def label_names(studies: Sequence[Study], known: Mapping[int, str], settings: Finetune) -> dict[int, str]:

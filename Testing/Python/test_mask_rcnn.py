@@ -18,12 +18,12 @@ try:
 except ModuleNotFoundError as error:
     pytest.skip(str(error), allow_module_level=True)
 
+from SSLEngine.instances import boxes_of
 from SSLEngine.networks import mask_head
 from SSLEngine.networks.mask_head import STEM_CHANNELS
 from SSLEngine.networks.mask_head import MaskHead
 from SSLEngine.networks.mask_head import align
 from SSLEngine.networks.mask_head import crop
-from SSLEngine.networks.mask_head import mask_boxes
 from SSLEngine.networks.mask_head import paste
 from SSLEngine.networks.mask_rcnn import MaskRCNN
 
@@ -37,7 +37,7 @@ def ellipse(size: int, centre: tuple[float, float], radii: tuple[float, float]) 
 
 
 def target_of(masks: torch.Tensor, labels: list[int], clean: torch.Tensor) -> dict[str, torch.Tensor]:
-    return {"boxes": mask_boxes(masks), "labels": torch.tensor(labels), "masks": masks, "clean": clean}
+    return {"boxes": boxes_of(masks), "labels": torch.tensor(labels), "masks": masks, "clean": clean}
 
 
 def ellipses(count: int, size: int, seed: int) -> tuple[torch.Tensor, list[dict[str, torch.Tensor]]]:
@@ -107,8 +107,8 @@ def test_box_of_a_mask_reaches_to_the_edges_of_its_pixels() -> None:
     masks = torch.zeros(3, 20, 30, dtype=torch.bool)
     masks[0, 4:9, 11:25] = True
     masks[1, 0, 29] = True
-    assert mask_boxes(masks).tolist() == [[11, 4, 25, 9], [29, 0, 30, 1], [0, 0, 0, 0]]
-    assert mask_boxes(masks[:0]).shape == (0, 4)
+    assert boxes_of(masks).tolist() == [[11, 4, 25, 9], [29, 0, 30, 1], [0, 0, 0, 0]]
+    assert boxes_of(masks[:0]).shape == (0, 4)
 
 
 @pytest.mark.parametrize("side", [28, 56])
@@ -117,7 +117,7 @@ def test_a_rectangle_comes_back_where_it_was(side: int) -> None:
     masks[0, 10:27, 20:35] = 1
     masks[1, 40:60, 3:9] = 1
     # A box that is larger than the rectangle, to sides that differ, and does not lie on pixel edges.
-    boxes = mask_boxes(masks) + torch.tensor([[-6.3, -4.2, 5.4, 7.1], [-2.0, -3.0, 3.5, 1.25]])
+    boxes = boxes_of(masks) + torch.tensor([[-6.3, -4.2, 5.4, 7.1], [-2.0, -3.0, 3.5, 1.25]])
     back = paste(crop(masks, torch.arange(2), boxes, side), boxes, (64, 80))
     assert torch.equal(back > 0.5, masks > 0.5)
     # The centre of mass does not move, which a shift by half a pixel would.
@@ -221,7 +221,7 @@ def test_a_finer_mask_keeps_a_boundary_better() -> None:
     axis = torch.arange(160) - 79.5
     radius, angle = torch.hypot(axis[:, None], axis), torch.atan2(axis[:, None], axis)
     mask = radius < 60 + 8 * torch.sin(9 * angle)
-    boxes = mask_boxes(mask[None])
+    boxes = boxes_of(mask[None])
     wrong = {}
     for side in (28, 56):
         said = (crop(mask[None], torch.zeros(1), boxes, side) >= 0.5).float()

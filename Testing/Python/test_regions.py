@@ -94,6 +94,7 @@ class Blocks:
         return labels
 
     def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        # A network of regions tells its own losses: nobody may ask the task.
         raise NotImplementedError
 
     def score(self, output: torch.Tensor, target: torch.Tensor, spacing_mm: float) -> dict[str, float]:

@@ -29,6 +29,7 @@ class FeatureNetwork(nn.Module):
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Images ``(B, 1, H, W)`` to features ``(B, feature_channels)``."""
+        # Each network has its own; there is none that would serve them all.
         raise NotImplementedError
 
 

@@ -160,16 +160,3 @@ def paste(crops: torch.Tensor, boxes: torch.Tensor, shape: tuple[int, int]) -> t
     down = 2 * (centres[1] - boxes[:, 1:2]) / size[:, 1:] - 1
     grid = torch.stack((across[:, None, :].expand(-1, height, -1), down[:, :, None].expand(-1, -1, width)), -1)
     return functional.grid_sample(crops[:, None].to(boxes), grid, align_corners=False)[:, 0]
-
-
-def mask_boxes(masks: torch.Tensor) -> torch.Tensor:
-    """The tight box of each mask: ``(n, H, W)`` bool or uint8 to ``(n, 4)`` float, zeros for an empty mask."""
-    ends = []
-    for axis in (1, 2):  # what is left after "any" along rows are columns, and the other way round
-        inside = masks.bool().any(axis)
-        place = torch.arange(1, inside.shape[1] + 1, device=masks.device)
-        last = (inside * place).amax(1)
-        first = last.new_tensor(inside.shape[1]) - (inside * place.flip(0)).amax(1)
-        ends.append((torch.where(last > 0, first, 0), last))
-    (left, right), (top, bottom) = ends
-    return torch.stack((left, top, right, bottom), 1).float()

@@ -99,8 +99,9 @@ class MaskRCNN(FeatureNetwork):
 
         Args:
             images: ``(B, 1, H, W)``; inside they are continued to sides that are multiples of the coarsest stride.
-            targets: In training, for each image ``boxes`` ``(n, 4)`` (see :func:`mask_head.mask_boxes`), ``labels``
-                ``(n,)`` int64 from 1, ``masks`` ``(n, H, W)`` and, to restore, ``clean`` ``(1, H, W)``; n may be 0.
+            targets: In training, for each image ``boxes`` ``(n, 4)`` (see :func:`SSLEngine.instances.boxes_of`),
+                ``labels`` ``(n,)`` int64 from 1, ``masks`` ``(n, H, W)`` and, to restore, ``clean`` ``(1, H, W)``; n
+                may be 0.
 
         Returns:
             In training the weighted losses ``objectness``, ``rpn_box``, ``class``, ``box``, ``mask`` and
