@@ -156,6 +156,7 @@ def planes(arguments: argparse.Namespace) -> int:
         arguments.device,
         arguments.hosts.split(",") if arguments.hosts else (),
         arguments.labels_suffix,
+        Path(arguments.picture) if arguments.picture else None,
     )
     _say(arguments, document, planning.table(document))
     return jobs.EXIT_FINISHED
@@ -545,6 +546,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--model", required=True, help="model that was pretrained with --pretext crossings")
     sub.add_argument("input", metavar="INPUT", help="study folder")
     sub.add_argument("--hosts", metavar="ROLE[,ROLE]", help="look at slices of these roles only, for instance sax")
+    sub.add_argument("--picture", metavar="FILE.png", help="draw the planes, dashed, with those that were acquired")
     sub.add_argument("--device", default="auto")
     sub.add_argument("--labels-suffix", default="_seg")
 

@@ -24,16 +24,21 @@ DARK = "#14161c"
 LabelMap = npt.NDArray[Any]
 
 
-def encode(figure: Figure, dpi: int = 110) -> str:
-    """A figure as a ``data:`` address, so that a page needs nothing beside itself."""
+def png(figure: Figure, dpi: int = 110) -> bytes:
+    """A figure as the bytes of a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, facecolor=figure.get_facecolor())
-    return data_address(buffer.getvalue())
+    return buffer.getvalue()
 
 
-def data_address(png: bytes) -> str:
+def encode(figure: Figure, dpi: int = 110) -> str:
+    """A figure as a ``data:`` address, so that a page needs nothing beside itself."""
+    return data_address(png(figure, dpi))
+
+
+def data_address(content: bytes) -> str:
     """A PNG as a ``data:`` address."""
-    return "data:image/png;base64," + base64.b64encode(png).decode()
+    return "data:image/png;base64," + base64.b64encode(content).decode()
 
 
 def dark_figure(columns: int, rows: int, size: float = 2.6) -> tuple[Figure, npt.NDArray[Any]]:
@@ -54,13 +59,13 @@ def show_slice(axes: Axes, pixels: npt.NDArray[np.float32], plane: Plane, title:
     axes.set_ylim(plane.size[1] - 0.5, -0.5)
 
 
-def draw_crossings(axes: Axes, host: Plane, guests: Mapping[str, Plane]) -> None:
+def draw_crossings(axes: Axes, host: Plane, guests: Mapping[str, Plane], style: str = "-") -> None:
     """The segments where other planes cross a slice, in the colour of their role."""
     for role, guest in guests.items():
         segment = crossing_segment(host, guest)
         if segment is not None:
             (x0, y0), (x1, y1) = segment.host_pixels
-            axes.plot([x0, x1], [y0, y1], color=ROLE_COLOURS.get(role, "white"), lw=1.4)
+            axes.plot([x0, x1], [y0, y1], style, color=ROLE_COLOURS.get(role, "white"), lw=1.4)
 
 
 def draw_labels(axes: Axes, labels: LabelMap, entries: Sequence[Mapping[str, Any]], opacity: float = 0.5) -> None:
@@ -71,14 +76,17 @@ def draw_labels(axes: Axes, labels: LabelMap, entries: Sequence[Mapping[str, Any
     axes.imshow(overlay, interpolation="nearest", aspect=axes.get_aspect())
 
 
-def exam_picture(views: Sequence[View], guests: Mapping[str, Plane]) -> Figure:
-    """The middle slice of each view with the lines of the others."""
+def exam_picture(
+    views: Sequence[View], guests: Mapping[str, Plane], predicted: Mapping[str, Plane] | None = None
+) -> Figure:
+    """The middle slice of each view with the lines of the others; predicted ones are dashed."""
     figure, axes = dark_figure(len(views), 1, 3.0)
     for item, view in zip(axes[0], views, strict=True):
         middle = len(view.planes) // 2
         host = view.planes[middle]
         show_slice(item, view.pixels(0)[middle], host, view.role, view.role)
-        draw_crossings(item, host, {r: p for r, p in guests.items() if r != view.role})
+        for planes, style in ((guests, "-"), (predicted or {}, "--")):
+            draw_crossings(item, host, {r: p for r, p in planes.items() if r != view.role}, style)
     return figure
 
 

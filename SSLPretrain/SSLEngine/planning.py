@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,18 +25,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from scipy.optimize import least_squares
 
 from .geometry import Array
 from .geometry import Plane
 from .geometry import slice_positions
 from .geometry import towards
+from .jobs import write_atomically
 from .line_fitting import FittedLine
 from .line_fitting import fit_line
 from .models import Card
 from .models import ModelError
 from .models import Net
 from .models import load_model
+from .pictures import exam_picture
+from .pictures import png
 from .pretext.crossings import Crossing
 from .settings import Crossings
 from .settings import parse
@@ -63,6 +68,8 @@ TOLERANCE_MM = 6.0
 MIN_QUALITY = 0.2
 #: Weight of the middle of the images beside that of a certain plane, in finding the point where planes meet.
 PULL = 0.05
+#: Side of the square that stands for a whole plane in pictures.
+BOUNDLESS_MM = 2000
 #: A plane is not determined by lines whose points spread less than this beside their main direction.
 MIN_SPREAD_MM = 5.0
 
@@ -404,6 +411,7 @@ def plan(
     device: str = "auto",
     hosts: Sequence[str] = (),
     labels_suffix: str = "_seg",
+    picture: Path | None = None,
 ) -> dict[str, Any]:
     """Predicts the planes of a study from a model file; the document of ``planes --json``.
 
@@ -413,6 +421,7 @@ def plan(
         device: ``auto``, ``cpu`` or ``cuda:N``.
         hosts: Roles of the slices to look at; all by default.
         labels_suffix: What follows an image's name in the name of its label file.
+        picture: PNG file to draw them to, dashed, with the lines of the acquired planes.
 
     Raises:
         ModelError: The model cannot be used for this.
@@ -432,11 +441,30 @@ def plan(
     roles = {p["role"] for p in planes}
     guests = Crossing(crossings_of(card)).guests
     missing = [r for r in guests if r in card.roles and r not in roles]
+    if picture is not None:
+        write_atomically(picture, png(planes_picture(exam, planes)))
     return {
         "study": str(study),
         "planes": planes,
         "not_found": [{"role": r, "reason": "too few slices show a line that determines it"} for r in missing],
     }
+
+
+def planes_picture(study: Study, predicted: Iterable[Mapping[str, Any]]) -> Figure:
+    """A middle slice of each role with the lines of the acquired planes and, dashed, of the predicted ones."""
+    firsts = {view.role: view for view in reversed(study.views) if view.role in HOST_ROLES}
+    views = [firsts[role] for role in HOST_ROLES if role in firsts]
+    through = {item["role"]: _boundless(np.array(item["point_mm"]), np.array(item["normal"])) for item in predicted}
+    figure = exam_picture(views, guests_of(study), through)
+    figure.supxlabel("planes as acquired: solid; as predicted: dashed", color="white", fontsize=9)
+    return figure
+
+
+def _boundless(point: Array, normal: Array) -> Plane:
+    """A plane larger than any image, so that its lines end at the edges of the images alone."""
+    across = np.linalg.svd(normal[None])[2][1:]
+    size = BOUNDLESS_MM
+    return Plane(point - size / 2 * across.sum(0), across[0], across[1], (1.0, 1.0), (size, size))
 
 
 def measure_planes(

@@ -45,6 +45,7 @@ from SSLEngine.slices import guests_of
 from SSLEngine.slices import landmark
 from SSLEngine.slices import network_plane
 from SSLEngine.studies import Study
+from SSLEngine.studies import read_study
 from toy_exams import toy_study
 from toy_exams import write_toy_cohort
 
@@ -285,11 +286,37 @@ def test_the_verb_writes_the_documented_shape(model: Path, tmp_path: Path, capsy
         assert 0 <= plane["confidence"] <= 1
     roles = [p["role"] for p in document["planes"]] + [p["role"] for p in document["not_found"]]
     assert sorted(roles) == ["2ch", "4ch", "sax"]
-    assert main(["planes", "--model", str(model), str(exam), "--device", "cpu", "--hosts", "sax"]) == 0
+    picture = tmp_path / "planes.png"
+    narrowed = ["--device", "cpu", "--hosts", "sax", "--picture", str(picture)]
+    assert main(["planes", "--model", str(model), str(exam), *narrowed]) == 0
     assert "confidence" in capsys.readouterr().out
+    assert picture.read_bytes().startswith(b"\x89PNG")
     # A window asks for the same in a job's folder.
     tasks.run("planes", {"model": str(model), "input": str(exam), "device": "cpu"}, Reporter(tmp_path))
     assert json.loads((tmp_path / tasks.RESULT_FILE).read_text(encoding="utf-8")) == document
+
+
+def test_a_rightly_predicted_plane_is_drawn_along_the_acquired_one(tmp_path: Path) -> None:
+    exam = read_study(write_toy_cohort(tmp_path, 1) / "toy-000")
+    right = [
+        {"role": role, "point_mm": p.centre.tolist(), "normal": p.normal.tolist()}
+        for role, p in acquired_planes(exam, "middle").items()
+    ]
+    figure = planning.planes_picture(exam, right)
+    pairs = 0
+    for axes in figure.axes:
+        by_style = {
+            style: {line.get_color(): line.get_xydata() for line in axes.lines if line.get_linestyle() == style}
+            for style in ("-", "--")
+        }
+        assert set(by_style["-"]) == set(by_style["--"])
+        for colour, ends in by_style["-"].items():
+            start, stop = by_style["--"][colour]
+            along = (stop - start) / np.linalg.norm(stop - start)
+            off = (ends - start) @ np.array([-along[1], along[0]])
+            np.testing.assert_allclose(off, 0, atol=1e-6)
+            pairs += 1
+    assert pairs > 3
 
 
 def test_a_model_or_a_study_that_cannot_be_used_is_refused(model: Path, tmp_path: Path) -> None:
