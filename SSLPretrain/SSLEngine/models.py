@@ -165,13 +165,27 @@ def load_model(path: Path) -> tuple[Net, Card]:
     # Compared before any memory is spent on a network that a file merely claims.
     with torch.device("meta"):
         wanted = build(card).state_dict()
-    wrong = [k for k in wanted if k not in tensors or tensors[k].shape != wanted[k].shape]
-    if wrong or len(tensors) != len(wanted):
-        msg = f"{path} is damaged: its weights do not fit its own description; get the file again."
+    wrong = misfit(tensors, wanted)
+    if wrong:
+        made_by = card.provenance.get("program", "another version")
+        msg = (
+            f"{path} is damaged or comes from another version of the network (it was made by {made_by}): of its "
+            f"weights {wrong}; get the file again, or train one with this version."
+        )
         raise ModelError(msg)
     network = build(card)
     network.load_state_dict(tensors)
     return network, card
+
+
+def misfit(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> str:
+    """Why tensors are not a network's, as "3 are missing (such as encoder.0.weight)"; empty where they are."""
+    wrong = {
+        "are missing": [k for k in wanted if k not in found],
+        "are not known": [k for k in found if k not in wanted],
+        "have another shape": [k for k in wanted if k in found and found[k].shape != wanted[k].shape],
+    }
+    return ", ".join(f"{len(names)} {what} (such as {names[0]})" for what, names in wrong.items() if names)
 
 
 def _read(path: Path, weights: bool) -> tuple[Card, dict[str, torch.Tensor]]:

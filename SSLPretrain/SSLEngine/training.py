@@ -30,8 +30,10 @@ from torch import distributed
 from torch import nn
 
 from .jobs import Cancelled
+from .jobs import JobError
 from .jobs import Reporter
 from .models import Net
+from .models import misfit
 from .pretext.base import Batch
 from .settings import RATES
 from .settings import Augmentation
@@ -429,7 +431,7 @@ def train(run: Run, reporter: Reporter, rank: int = 0, world: int = 1) -> Net:
     folder, steps = reporter.folder, run.schedule.steps
     optimiser = make_optimiser(run)
     average = deepcopy(run.network).requires_grad_(False)
-    begin = _restore(run, optimiser, average, load_checkpoint(folder, run.slices.device))
+    begin = _restore(run, optimiser, average, folder)
     run.blank = blank_losses(run)
     validate_every = run.schedule.validate_every or max(1, steps // 10)
     saved = time.monotonic()
@@ -531,15 +533,34 @@ def _state(run: Run, optimiser: torch.optim.Optimizer, average: nn.Module, step:
     }
 
 
-def _restore(run: Run, optimiser: torch.optim.Optimizer, average: nn.Module, state: dict[str, Any] | None) -> int:
+def _restore(run: Run, optimiser: torch.optim.Optimizer, average: nn.Module, folder: Path | None) -> int:
+    """Puts a run where the folder's last checkpoint left it; returns the number of steps done.
+
+    Raises:
+        JobError: The checkpoint is that of another network or version.
+    """
+    state = load_checkpoint(folder, run.slices.device)
     if state is None:
         return 0
-    run.network.load_state_dict(state["network"])
-    average.load_state_dict(state["average"])
-    optimiser.load_state_dict(state["optimiser"])
-    torch.set_rng_state(state["random"].cpu())
-    run.history[:] = state["history"]
-    return int(state["step"])
+    try:
+        wrong = misfit(state["network"], run.network.state_dict()) or misfit(state["average"], average.state_dict())
+        if not wrong:
+            run.network.load_state_dict(state["network"])
+            average.load_state_dict(state["average"])
+            optimiser.load_state_dict(state["optimiser"])
+            torch.set_rng_state(state["random"].cpu())
+            run.history[:] = state["history"]
+            moments = [(kept["exp_avg"], weight) for weight, kept in optimiser.state.items()]
+            if all(moment.shape == weight.shape for moment, weight in moments):
+                return int(state["step"])
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
+        wrong = ""
+    what = f"of its weights {wrong}" if wrong else "it does not hold what this version writes"
+    msg = (
+        f"The checkpoint in {folder} is damaged or comes from another version of the network: {what}; "
+        "resume with the version that wrote it, or start a new job in another folder."
+    )
+    raise JobError(msg)
 
 
 @torch.no_grad()

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from safetensors.torch import save_file
 
 from conftest import Engine
 from conftest import engine_environment
@@ -171,6 +177,91 @@ def test_what_is_wrong_is_told_in_one_sentence_and_leaves_nothing(
     assert "Traceback" not in told.err
     assert not (tmp_path / "out").exists()
     assert not list((tmp_path / "empty").iterdir())
+
+
+Weights = dict[str, torch.Tensor]
+#: How the weights of another version of the network may differ, and what is then said of them.
+CHANGES: list[tuple[Callable[[Weights, str], None], str]] = [
+    (lambda weights, name: weights.pop(name), "1 are missing (such as {name})"),
+    (lambda weights, name: weights.update(more=torch.zeros(1)), "1 are not known (such as more)"),
+    (lambda weights, name: weights.update({name: torch.zeros(3, 5)}), "1 have another shape (such as {name})"),
+]
+
+
+@pytest.mark.parametrize(("change", "what"), CHANGES)
+def test_a_model_of_another_version_is_refused_in_one_sentence(
+    change: Callable[[Weights, str], None],
+    what: str,
+    toy_cohort: Path,
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with safe_open(model, framework="pt") as file:
+        header = file.metadata()
+    weights = load_file(model)
+    name = sorted(weights)[3]
+    change(weights, name)
+    save_file(weights, model, metadata=header)
+    for words in (
+        ["finetune", "--data", toy_cohort, "--init", model, "--out", tmp_path / "out"],
+        ["study-labels", "--data", toy_cohort, "--init", model, "--out", tmp_path / "out"],
+        ["segment", "--model", model, toy_cohort / "toy-000", "--out", tmp_path / "out" / "o.seg.nrrd"],
+    ):
+        assert main([str(w) for w in words]) == jobs.EXIT_UNUSABLE
+        told = capsys.readouterr()
+        assert len(told.err.strip().splitlines()) == 1
+        assert what.format(name=name) in told.err
+        assert str(model) in told.err
+        assert "train one with this version" in told.err
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def trained(toy_cohort: Path, tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A job of two steps."""
+    job = tmp_path_factory.mktemp("trained") / "job"
+    assert main(["pretrain", "--data", str(toy_cohort), "--steps", "2", "--out", str(job), *tiny]) == 0
+    return job
+
+
+def _thinner_moments(state: dict[str, Any]) -> None:
+    state["optimiser"]["state"][0]["exp_avg"] = torch.zeros(3)
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        *(((lambda state, c=c: c(state["network"], "encoder.0.conv1.conv.weight")), w) for c, w in CHANGES),
+        *(((lambda state, c=c: c(state["average"], "encoder.0.conv1.conv.weight")), w) for c, w in CHANGES),
+        (lambda state: state.pop("network"), "does not hold what this version writes"),
+        (lambda state: state.pop("random"), "does not hold what this version writes"),
+        (lambda state: state["optimiser"]["param_groups"].pop(), "does not hold what this version writes"),
+        (_thinner_moments, "does not hold what this version writes"),
+    ],
+)
+def test_a_checkpoint_of_another_version_is_refused_in_one_sentence(
+    change: Callable[[dict[str, Any]], None],
+    what: str,
+    trained: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    job = Path(shutil.copytree(trained, tmp_path / "job"))
+    (job / jobs.MODEL_FILE).unlink()
+    for path in job.glob("checkpoint-*.pt"):
+        state = torch.load(path, weights_only=True)
+        change(state)
+        torch.save(state, path)
+    assert main(["pretrain", "--job", str(job)]) == jobs.EXIT_UNUSABLE
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    status = jobs.status(job)
+    assert status.state == jobs.FAILED
+    assert told == f"sslengine: {status.message}"
+    assert what.format(name="encoder.0.conv1.conv.weight") in status.message
+    assert str(job) in status.message
+    assert "start a new job" in status.message
+    assert not (job / jobs.MODEL_FILE).exists()
 
 
 @pytest.mark.parametrize(
