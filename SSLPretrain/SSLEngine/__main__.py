@@ -45,16 +45,13 @@ def phantom(arguments: argparse.Namespace) -> int:
     """Writes synthetic exams with labels."""
     from .phantom import write_cohort
 
-    def show(done: int, total: int, message: str = "") -> None:
-        print(f"{done} of {total} {message}".rstrip(), file=sys.stderr, flush=True)
-
     folders = write_cohort(
         arguments.organ,
         arguments.studies,
         arguments.seed,
         Path(arguments.out),
         arguments.format,
-        progress=show,
+        progress=_show,
         lesion=arguments.lesion,
         group=arguments.group,
     )
@@ -112,10 +109,7 @@ def segment(arguments: argparse.Namespace) -> int:
     segmenter = Segmenter(network, card, device, arguments.largest_component)
     study = read_study(Path(arguments.input), labels_suffix=arguments.labels_suffix)
 
-    def show(done: int, total: int, message: str) -> None:
-        print(f"{done} of {total}: {message}", file=sys.stderr, flush=True)
-
-    document = segment_study(segmenter, study, Path(arguments.out), show)
+    document = segment_study(segmenter, study, Path(arguments.out), _show)
     _say(arguments, document, "\n".join(o["file"] for o in document["outputs"]))
     return jobs.EXIT_FINISHED
 
@@ -133,8 +127,9 @@ def classify(arguments: argparse.Namespace) -> int:
     classifier = classes.read_classifier(Path(arguments.model), choose_device(arguments.device))
     if arguments.cohort:
         groups = Path(arguments.groups) if arguments.groups else None
-        cohort = read_cohort(Path(arguments.cohort), labels_suffix=arguments.labels_suffix, groups=groups)
-        document = classes.classify_cohort(classifier, cohort.studies)
+        suffix = arguments.labels_suffix
+        cohort = read_cohort(Path(arguments.cohort), labels_suffix=suffix, groups=groups, progress=_show)
+        document = classes.classify_cohort(classifier, cohort.studies, _show)
         for item in document["left_out"]:
             print(f"{item['study']} is left out: {item['why']}", file=sys.stderr)
         text = classes.table(document["studies"], document["scores"])
@@ -166,16 +161,13 @@ def anomalies(arguments: argparse.Namespace) -> int:
     """Maps and scores where an exam looks unlike those that a model was pretrained on."""
     from . import anomalies as finding
 
-    def show(done: int, total: int, message: str) -> None:
-        print(f"{done} of {total}: {message}", file=sys.stderr, flush=True)
-
     document = finding.find(
         Path(arguments.model),
         Path(arguments.input),
         Path(arguments.out),
         arguments.device,
         arguments.labels_suffix,
-        show,
+        _show,
     )
     _say(arguments, document, finding.table(document))
     return jobs.EXIT_FINISHED
@@ -335,6 +327,11 @@ def _training_job(kind: str, arguments: argparse.Namespace, settings: dict[str, 
             if path and not Path(path).exists():
                 msg = f"{path} does not exist; check --data, --init and --groups."
                 raise SettingsError(msg)
+        if getattr(arguments, "init", None):
+            from .models import load_model
+
+            # A model that cannot be used leaves no job folder behind.
+            load_model(Path(arguments.init))
         folder = jobs.create(Path(arguments.out), kind, settings) if first else Path(arguments.out).resolve()
         if arguments.prepare:
             _say(arguments, jobs.status(folder).as_json(), f"Prepared {folder}")
@@ -473,6 +470,11 @@ def explain(error: BaseException) -> tuple[int, str]:
         return jobs.EXIT_OTHER, f"{error.filename or 'A file'}: {error.strerror or text}; check the path and the disk."
     first = text.splitlines()[0] if text else "no message"
     return jobs.EXIT_OTHER, f"{type(error).__name__}: {first}"
+
+
+def _show(done: int, total: int, message: str = "") -> None:
+    """Progress on stderr: stdout is for the result."""
+    print(f"{done} of {total}: {message}".rstrip(": "), file=sys.stderr, flush=True)
 
 
 def _say(arguments: argparse.Namespace, document: Any, text: str) -> None:

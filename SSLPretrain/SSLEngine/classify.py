@@ -27,6 +27,7 @@ from .slices import make_batch
 from .slices import study_records
 from .studies import Study
 from .studies import StudyError
+from .studies.reading import Progress
 from .training import autocast
 from .training import step_generator
 
@@ -187,13 +188,18 @@ def _case(verdict: Verdict) -> dict[str, Any]:
 # For the command line
 
 
-def classify_cohort(classifier: Classifier, studies: Sequence[Study]) -> dict[str, Any]:
+def classify_cohort(
+    classifier: Classifier, studies: Sequence[Study], progress: Progress | None = None
+) -> dict[str, Any]:
     """``{"studies": [...], "left_out": [{"study", "why"}], "scores": ...}``.
 
     The scores are null where no study's class is known; a study that cannot be used does not stop the others.
+    ``progress`` is called with studies done, studies in all, and the next one's name.
     """
     verdicts, left_out = [], []
-    for study in studies:
+    for number, study in enumerate(studies):
+        if progress:
+            progress(number, len(studies), study.name)
         try:
             verdicts.append(classifier.classify(study))
         except StudyError as error:

@@ -50,6 +50,8 @@ SILENCE_S = 600.0
 #: How much of the end of the event file is enough to know the state.
 TAIL_BYTES = 1 << 17
 
+#: Progress is told at most this often.
+TELL_S = 0.5
 #: The rate of a job is taken over at least this time.
 RATE_S = 20.0
 
@@ -497,7 +499,7 @@ class Reporter:
         self._marks.append((now, step))
         while len(self._marks) > 2 and self._marks[1][0] < now - max(RATE_S, (now - self._begun) / 2):
             self._marks.popleft()
-        if now - self._last < 0.5 and step < steps:
+        if now - self._last < TELL_S and step < steps:
             return
         self._last = now
         (t0, s0), (t1, s1) = self._marks[0], self._marks[-1]
@@ -513,6 +515,21 @@ class Reporter:
             memory_bytes=peak_memory_bytes(),
             message=message,
         )
+
+    def reading(self, done: int, total: int, message: str) -> None:
+        """Progress callback of what comes before the steps: tells at most twice a second.
+
+        The numbers stand in the message: those of the event are the job's steps.
+
+        Raises:
+            Cancelled: A stop was asked for.
+        """
+        if self.stop_requested():
+            raise Cancelled
+        now = time.monotonic()
+        if now - self._last >= TELL_S:
+            self._last = now
+            self.event("progress", message=f"Reading exams: {done} of {total} ({message})")
 
     def stop_requested(self) -> bool:
         """Whether STOP is there or a SIGTERM has come."""

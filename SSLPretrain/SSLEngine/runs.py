@@ -86,6 +86,7 @@ def read_exams(data: Data, reporter: Reporter) -> Cohort:
 
     Raises:
         StudyError: Nothing there can be used.
+        Cancelled: A stop was asked for.
     """
     cohort = read_cohort(
         Path(data.path),
@@ -93,6 +94,7 @@ def read_exams(data: Data, reporter: Reporter) -> Cohort:
         frame_of_reference=data.frame_of_reference,
         organ=None if data.organ == "auto" else data.organ,
         groups=Path(data.groups) if data.groups else None,
+        progress=reporter.reading,
     )
     for item in cohort.irregularities[:50]:
         reporter.event("warning", message=f"{item.where}: {item.what}; {item.consequence}.")

@@ -133,11 +133,12 @@ def segment(
     network, card = load_model(Path(model))
     segmenter = Segmenter(network, card, choose_device(device), largest_component)
     if not cohort:
-        document = segment_study(segmenter, read_study(Path(input)), Path(out), _tell(reporter))
+        study = read_study(Path(input), labels_suffix=labels_suffix, progress=_tell(reporter))
+        document = segment_study(segmenter, study, Path(out), _tell(reporter))
         jobs.write_json(_folder(reporter) / RESULT_FILE, document)
         _forget(reporter, Path(input))
         return f"Segmented {input} into {len(document['outputs'])} files"
-    studies = read_cohort(Path(cohort), labels_suffix=labels_suffix).studies
+    studies = read_cohort(Path(cohort), labels_suffix=labels_suffix, progress=_tell(reporter)).studies
     documents = {}
     for number, study in enumerate(studies):
         _tell(reporter)(number, len(studies), study.name)
@@ -197,7 +198,7 @@ def targets(reporter: Reporter, study: str, pretrain: Mapping[str, Any]) -> str:
     folder = _folder(reporter)
     settings = parse({**pretrain, "pretext": list(PRETEXTS)}, Pretrain)
     pretexts = make_pretexts(settings.pretext, settings)
-    exam = read_study(Path(study), labels_suffix=settings.data.labels_suffix)
+    exam = read_study(Path(study), labels_suffix=settings.data.labels_suffix, progress=_tell(reporter))
     slices = gather([exam], pretexts, settings.grid, [], torch.device("cpu"), reporter)
     pictures: dict[str, str | None] = {}
     for number, task in enumerate(pretexts):

@@ -21,7 +21,9 @@ from conftest import engine_environment
 from SSLEngine import jobs
 from SSLEngine.jobs import Reporter
 from SSLEngine.networks.unet import TaskUNet
+from SSLEngine.runs import read_exams
 from SSLEngine.settings import Augmentation
+from SSLEngine.settings import Data
 from SSLEngine.settings import Schedule
 from SSLEngine.settings import SettingsError
 from SSLEngine.slices import Record
@@ -64,6 +66,37 @@ def unbroken(toy_cohort: Path, tiny: list[str], engine: Engine, tmp_path_factory
     done = engine(*arguments(toy_cohort, tiny, job))
     assert done.returncode == 0, done.stderr
     return job
+
+
+# ---------------------------------------------------------------------------------------------
+# Reading exams
+
+
+def nnunet(cohort: Path, folder: Path) -> Path:
+    """The cohort's short-axis stacks as an nnU-Net raw dataset."""
+    (folder / "imagesTr").mkdir(parents=True)
+    for study in sorted(cohort.iterdir()):
+        shutil.copy(study / "sax.nii.gz", folder / "imagesTr" / f"{study.name}_0000.nii.gz")
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["studies", "nnunet"])
+def test_reading_tells_how_far_it_is_and_can_be_stopped(
+    toy_cohort: Path, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cohort = toy_cohort if kind == "studies" else nnunet(toy_cohort, tmp_path / "dataset")
+    job = jobs.create(tmp_path / "job", "pretrain", {})
+    reporter = Reporter(job)
+    monkeypatch.setattr(jobs, "TELL_S", 0.0)
+    assert len(read_exams(Data(str(cohort)), reporter).studies) == 6
+    told = [e["message"] for e in jobs.Events(job).new() if e["event"] == "progress"]
+    assert told == [f"Reading exams: {k} of 6 (toy-00{k})" for k in range(6)]
+    # The numbers are no steps of the training.
+    assert (jobs.status(job).step, jobs.status(job).steps) == (0, 0)
+    jobs.stop(job)
+    with pytest.raises(jobs.Cancelled):
+        read_exams(Data(str(cohort)), reporter)
+    assert len([e for e in jobs.Events(job).new() if e["event"] == "progress"]) == 6
 
 
 # ---------------------------------------------------------------------------------------------

@@ -83,7 +83,8 @@ def read_cohort(
         frame_of_reference: As for :func:`read_study`.
         organ: ``heart`` or ``knee`` where it is known.
         groups: Table of the studies' classes (see :mod:`.groups`); ``groups.csv`` in the folder, if there is one.
-        progress: Called with files done, files in all, and what is being done.
+        progress: Called with files or exams done, how many there are, and what is being done. What it raises ends
+            the reading.
 
     Raises:
         StudyError: No usable exam is left.
@@ -92,7 +93,7 @@ def read_cohort(
     options = _Options(labels_suffix, frame_of_reference, organ)
     table = groups or path / GROUPS_FILE
     if (path / NNUNET_IMAGES).is_dir():
-        cohort = _finished(_read_nnunet(path, options))
+        cohort = _finished(_read_nnunet(path, options, progress))
     else:
         cohort = _finished(_read_exams(path, options, progress))
     if groups or table.is_file():
@@ -214,7 +215,7 @@ def _merge_names(cohort: Cohort, view: View) -> None:
 # nnU-Net raw datasets (documentation/dataset_format.md of nnU-Net v2)
 
 
-def _read_nnunet(path: Path, options: _Options) -> Cohort:
+def _read_nnunet(path: Path, options: _Options, progress: Progress | None) -> Cohort:
     """One study a case: ``imagesTr/<case>_0000.<ext>`` and ``labelsTr/<case>.<ext>``."""
     cohort = Cohort(path, [])
     cohort.label_names = _nnunet_labels(path, cohort.irregularities)
@@ -228,7 +229,9 @@ def _read_nnunet(path: Path, options: _Options) -> Cohort:
         if volume_extension(file):
             name = stem(file)
             cases.setdefault(name[:-5] if name[-5:-4] == "_" and name[-4:].isdigit() else name, []).append(file)
-    for case, files in cases.items():
+    for number, (case, files) in enumerate(cases.items()):
+        if progress:
+            progress(number, len(cases), case)
         study = Study(case, files[0], [])
         if len(files) > 1:
             what = f"case {case} has {len(files)} channels"
