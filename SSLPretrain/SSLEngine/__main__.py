@@ -337,7 +337,8 @@ def _training_job(kind: str, arguments: argparse.Namespace, settings: dict[str, 
             _say(arguments, jobs.status(folder).as_json(), f"Prepared {folder}")
             return jobs.EXIT_FINISHED
     with _worker(folder, quiet=arguments.json) if first else _companion(folder) as reporter:
-        from . import runs
+        from . import finetuning
+        from . import pretraining
         from .settings import Finetune
         from .settings import LabelStudy
         from .settings import Pretrain
@@ -346,9 +347,9 @@ def _training_job(kind: str, arguments: argparse.Namespace, settings: dict[str, 
         document: Any = None
         message = f"The model is {folder / jobs.MODEL_FILE}"
         if kind == "pretrain":
-            runs.pretrain(parse(settings, Pretrain), reporter)
+            pretraining.pretrain(parse(settings, Pretrain), reporter)
         elif kind == "finetune":
-            runs.finetune(parse(settings, Finetune), reporter)
+            finetuning.finetune(parse(settings, Finetune), reporter)
         else:
             from . import few_labels
 

@@ -21,12 +21,8 @@ from .models import transfer
 from .networks.attention import CLASSIFICATION
 from .networks.attention import StudyClassifier
 from .runs import Silent
-from .runs import Start
-from .runs import agreed_grid
-from .runs import agreed_network
 from .runs import announce
 from .runs import finish
-from .runs import first_subjects
 from .runs import gather
 from .runs import organ_of
 from .runs import provenance
@@ -39,6 +35,10 @@ from .settings import SettingsError
 from .settings import plain
 from .slices import SliceSet
 from .slices import make_batch
+from .starting import Start
+from .starting import agreed_grid
+from .starting import agreed_network
+from .starting import first_subjects
 from .studies import Cohort
 from .studies import Study
 from .studies import StudyError

@@ -23,6 +23,7 @@ import torch
 from . import __version__
 from . import jobs
 from .few_labels import test_scores
+from .finetuning import finetune
 from .jobs import Events
 from .jobs import JobError
 from .jobs import Reporter
@@ -38,10 +39,9 @@ from .pictures import encode
 from .pictures import exam_picture
 from .pictures import pretext_picture
 from .pretext import make_pretexts
+from .pretraining import pretrain
 from .report import Report
-from .runs import finetune
 from .runs import gather
-from .runs import pretrain
 from .segment import Segmenter
 from .segment import segment_study
 from .settings import Finetune

@@ -297,7 +297,8 @@ def forecast(kind: str, settings: Mapping[str, Any], outer: Reporter) -> dict[st
     import torch
     from msgspec.structs import replace
 
-    from . import runs
+    from . import finetuning
+    from . import pretraining
     from .settings import Finetune
     from .settings import Pretrain
     from .settings import parse
@@ -308,9 +309,9 @@ def forecast(kind: str, settings: Mapping[str, Any], outer: Reporter) -> dict[st
         tried = replace(wanted, schedule=replace(wanted.schedule, validate_every=FORECAST_STEPS))
         with contextlib.suppress(Cancelled):
             if isinstance(tried, Pretrain):
-                runs.pretrain(tried, reporter)
+                pretraining.pretrain(tried, reporter)
             else:
-                runs.finetune(tried, reporter)
+                finetuning.finetune(tried, reporter)
     if outer.stop_requested():
         raise Cancelled
     on_gpu = torch.cuda.is_available() and settings.get("device", "auto") != "cpu"

@@ -30,7 +30,7 @@ from SSLEngine.models import save_model
 from SSLEngine.networks.mask_rcnn import MaskRCNN
 from SSLEngine.networks.unet import TaskUNet
 from SSLEngine.pretext.distortions import DistortionPrediction
-from SSLEngine.runs import pretrain_on
+from SSLEngine.pretraining import pretrain_on
 from SSLEngine.runs import read_exams
 from SSLEngine.settings import Data
 from SSLEngine.settings import Distortions

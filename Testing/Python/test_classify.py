@@ -39,7 +39,6 @@ from SSLEngine.networks.attention import StudyClassifier
 from SSLEngine.networks.attention import pool
 from SSLEngine.networks.unet import TaskUNet
 from SSLEngine.pretext.base import Batch
-from SSLEngine.runs import Start
 from SSLEngine.segment import Segmenter
 from SSLEngine.settings import Finetune
 from SSLEngine.settings import Grid
@@ -47,6 +46,7 @@ from SSLEngine.settings import LabelStudy
 from SSLEngine.settings import SettingsError
 from SSLEngine.settings import parse
 from SSLEngine.settings import plain
+from SSLEngine.starting import Start
 from SSLEngine.studies import Cohort
 from SSLEngine.studies import Study
 from SSLEngine.studies import StudyError

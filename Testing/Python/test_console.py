@@ -16,8 +16,8 @@ from panel_window import ROOT
 from panel_window import Window
 from slicer_standin import pythonqt
 from SSLEngine import jobs
+from SSLEngine.finetuning import label_entry
 from SSLEngine.geometry import plane_angle_deg
-from SSLEngine.runs import label_entry
 from SSLEngine.segment import Result
 from SSLEngine.segment import segment_study
 from SSLEngine.segment import voxel_ml

@@ -20,9 +20,9 @@ from SSLEngine.few_labels import summary
 from SSLEngine.jobs import Cancelled
 from SSLEngine.jobs import Reporter
 from SSLEngine.models import Card
-from SSLEngine.runs import Start
 from SSLEngine.settings import LabelStudy
 from SSLEngine.settings import parse
+from SSLEngine.starting import Start
 from SSLEngine.studies import StudyError
 from SSLEngine.studies import read_cohort
 

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from safetensors.torch import save_file
 
+from SSLEngine.finetuning import carried_keys
 from SSLEngine.models import FORMAT_VERSION
 from SSLEngine.models import HEADER_KEY
 from SSLEngine.models import HEADS
@@ -27,16 +28,15 @@ from SSLEngine.models import read_card
 from SSLEngine.models import save_model
 from SSLEngine.models import transfer
 from SSLEngine.networks.unet import TaskUNet
-from SSLEngine.runs import Start
-from SSLEngine.runs import agreed_grid
-from SSLEngine.runs import agreed_network
-from SSLEngine.runs import carried_keys
 from SSLEngine.settings import Finetune
 from SSLEngine.settings import Grid
 from SSLEngine.settings import Network
 from SSLEngine.settings import SettingsError
 from SSLEngine.settings import parse
 from SSLEngine.settings import plain
+from SSLEngine.starting import Start
+from SSLEngine.starting import agreed_grid
+from SSLEngine.starting import agreed_network
 
 WIDTHS = (4, 8, 16)
 BODY_AND_HEADS = (*PARTS["unet"]["all"], *HEADS["unet"])

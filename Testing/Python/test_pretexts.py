@@ -30,7 +30,7 @@ from SSLEngine.pretext.location import UNIT_MM
 from SSLEngine.pretext.location import SliceLocation
 from SSLEngine.pretext.location import slice_place
 from SSLEngine.pretext.restoration import ContextRestoration
-from SSLEngine.runs import pretrain_on
+from SSLEngine.pretraining import pretrain_on
 from SSLEngine.settings import Augmentation
 from SSLEngine.settings import Crossings
 from SSLEngine.settings import Data

@@ -16,6 +16,8 @@ from safetensors.torch import save_file
 from torch.nn import functional
 
 from SSLEngine.distorting import TYPES
+from SSLEngine.finetuning import finetune
+from SSLEngine.finetuning import label_entry
 from SSLEngine.instances import Instances
 from SSLEngine.instances import average_precision
 from SSLEngine.instances import boxes_of
@@ -41,13 +43,9 @@ from SSLEngine.pretext import make_pretexts
 from SSLEngine.pretext.base import Batch
 from SSLEngine.pretext.base import Geometry
 from SSLEngine.pretext.base import Host
+from SSLEngine.pretraining import pretrain
 from SSLEngine.regions import anchor_sides
 from SSLEngine.regions import region_tasks
-from SSLEngine.runs import Start
-from SSLEngine.runs import agreed_network
-from SSLEngine.runs import finetune
-from SSLEngine.runs import label_entry
-from SSLEngine.runs import pretrain
 from SSLEngine.segment import Segmenter
 from SSLEngine.segment import segment_study
 from SSLEngine.settings import Finetune
@@ -60,6 +58,8 @@ from SSLEngine.settings import plain
 from SSLEngine.slices import SliceSet
 from SSLEngine.slices import make_batch
 from SSLEngine.slices import study_records
+from SSLEngine.starting import Start
+from SSLEngine.starting import agreed_network
 from SSLEngine.studies import read_cohort
 from SSLEngine.training import load_checkpoint
 

@@ -163,7 +163,7 @@ def launched(*words: str) -> subprocess.Popen[bytes]:
 
 
 def wait_for(test: object, child: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while not test():  # type: ignore[operator]
         assert child.poll() is None, "the worker ended early"
         assert time.monotonic() < end
@@ -190,10 +190,10 @@ def test_two_processes_keep_the_same_weights(toy_cohort: Path, tiny: list[str], 
 
 SAVING_EVERY_RANK = """
 import os, sys, torch
-from SSLEngine import runs
+from SSLEngine import pretraining
 from SSLEngine.__main__ import main
 
-kept = runs.train
+kept = pretraining.train
 
 
 def train(run, reporter, rank=0, world=1):
@@ -202,7 +202,7 @@ def train(run, reporter, rank=0, world=1):
     return made
 
 
-runs.train = train
+pretraining.train = train
 sys.exit(main())
 """
 

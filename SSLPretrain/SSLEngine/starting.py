@@ -1,0 +1,136 @@
+"""What a fine-tuning starts from: a pretrained model or none, its grid and network, and the labelled studies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from msgspec import structs
+
+from .models import PARTS
+from .models import Card
+from .models import load_model
+from .networks.attention import StudyClassifier
+from .settings import Finetune
+from .settings import Grid
+from .settings import Network
+from .settings import SettingsError
+from .settings import parse
+from .slices import HOST_ROLES
+from .studies import Cohort
+from .studies import Study
+from .studies import StudyError
+from .studies import subject_order
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where fine-tuning starts from: a card and weights, or nothing."""
+
+    card: Card | None
+    weights: dict[str, torch.Tensor]
+
+    @classmethod
+    def read(cls, path: str | None) -> Start:
+        """Reads the initial model, if one is given."""
+        if path is None:
+            return cls(None, {})
+        network, card = load_model(Path(path))
+        body = network.body if isinstance(network, StudyClassifier) else network
+        return cls(card, body.state_dict())
+
+
+def agreed_grid(settings: Finetune, start: Start) -> Grid:
+    """The grid to fine-tune on; the pretrained model's where there is one.
+
+    Raises:
+        SettingsError: Another spacing was asked for.
+    """
+    if start.card is None:
+        return settings.grid or Grid()
+    pretrained = parse(start.card.grid, Grid)
+    if (
+        settings.grid is not None
+        and abs(settings.grid.spacing_mm - pretrained.spacing_mm) > 0.05 * pretrained.spacing_mm
+    ):
+        msg = (
+            f"grid.spacing_mm is {settings.grid.spacing_mm} but the model was pretrained at {pretrained.spacing_mm}; "
+            "a changed spacing destroys what was learned: leave it out, or pretrain again."
+        )
+        raise SettingsError(msg)
+    return settings.grid or pretrained
+
+
+def agreed_network(settings: Finetune, start: Start) -> Network:
+    """The network to fine-tune: the pretrained one's where the settings do not say; its anchors in any case.
+
+    Raises:
+        SettingsError: The model is of another kind, or a setting does not go with this kind.
+    """
+    pretrained = parse(start.card.network, Network) if start.card else None
+    wanted = settings.network or pretrained or Network()
+    if pretrained is not None and wanted.kind != pretrained.kind:
+        msg = f"network.kind is {wanted.kind} but the model is a {pretrained.kind}; leave --network out, or --init."
+        raise SettingsError(msg)
+    if wanted.kind == "mask-rcnn" and settings.transfer == "multitask":
+        msg = "The Mask R-CNN learns one task at a time: transfer 'multitask' needs --network unet."
+        raise SettingsError(msg)
+    if settings.carry not in PARTS[wanted.kind]:
+        msg = f"carry is '{settings.carry}' and must be {' or '.join(PARTS[wanted.kind])} for network {wanted.kind}."
+        raise SettingsError(msg)
+    if pretrained is None or wanted.kind == "unet":
+        return wanted
+    if wanted == Network(kind="mask-rcnn"):
+        # Nothing but the kind was said.
+        return pretrained
+    anchors = wanted.mask_rcnn.anchors_mm or pretrained.mask_rcnn.anchors_mm
+    return structs.replace(wanted, mask_rcnn=structs.replace(wanted.mask_rcnn, anchors_mm=anchors))
+
+
+def choose_labelled(cohort: Cohort, settings: Finetune) -> list[Study]:
+    """The labelled studies to learn from: those named, or the first ``labelled`` subjects of the seed's order.
+
+    Raises:
+        StudyError: There are none, or fewer than asked for.
+    """
+    labelled = [s for s in cohort.studies if any(v.labelled and v.role in HOST_ROLES for v in s.views)]
+    if not labelled:
+        msg = (
+            f"No study in {settings.data.path} has labels; put a label map beside an image, named like it with "
+            f"'{settings.data.labels_suffix}' before the extension, or change --labels-suffix."
+        )
+        raise StudyError(msg)
+    return first_subjects(labelled, subject_order, settings, "labelled subjects", "label more or ask for fewer")
+
+
+def first_subjects(
+    studies: Sequence[Study],
+    order: Callable[[Sequence[Study], int], list[str]],
+    settings: Finetune,
+    what: str,
+    remedy: str,
+) -> list[Study]:
+    """The studies of the subjects that the settings name, or of the first ``labelled`` ones of the seed's order.
+
+    Args:
+        studies: Those that can be learned from.
+        order: Studies and seed to the names of their subjects.
+        settings: Of the fine-tuning.
+        what: What is asked for, in the words of an error.
+        remedy: What to do, likewise.
+
+    Raises:
+        StudyError: There are fewer than asked for.
+    """
+    subjects = list(settings.subjects) or order(studies, settings.seed)
+    count = len(subjects) if settings.subjects else settings.labelled or len(subjects)
+    missing = set(settings.subjects) - {s.subject for s in studies}
+    if missing or count > len(subjects):
+        found = f"{', '.join(sorted(missing))} missing" if missing else f"{len(subjects)} found"
+        msg = f"{count} {what} were asked for in {settings.data.path}: {found}; {remedy}."
+        raise StudyError(msg)
+    wanted = set(subjects[:count])
+    return [s for s in studies if s.subject in wanted]
