@@ -54,55 +54,63 @@ def fit_line(heat: Array, sigma: float) -> FittedLine:
     values = np.clip(np.asarray(heat, dtype=np.float64), 0, None)
     height, width = values.shape
     centre = np.array([(width - 1) / 2, (height - 1) / 2])
-    y, x = np.mgrid[:height, :width]
-    pixels = np.stack([x.ravel() - centre[0], y.ravel() - centre[1]], axis=1)
-    angle, offset = _strongest(pixels, values.ravel(), sigma)
-    angle, offset = _refined(pixels, values.ravel(), sigma, angle, offset)
+    x, y = (v.ravel() for v in np.meshgrid(np.arange(width) - centre[0], np.arange(height) - centre[1]))
+    heats = values.ravel()
+    angle, offset = _refined(x, y, heats, sigma, *_strongest(x, y, heats, sigma))
     normal = np.array([np.cos(angle), np.sin(angle)])
-    model = np.exp(-0.5 * ((pixels @ normal - offset) / sigma) ** 2)
-    amount = float(model @ values.ravel())
-    energy = float(model @ model)
-    quality = amount / np.sqrt(max(energy * float((values**2).sum()), 1e-12))
-    along = pixels[np.abs(pixels @ normal - offset) < 1]
-    middle = along.mean(axis=0) if len(along) else offset * normal
+    distance = x * normal[0] + y * normal[1] - offset
+    model = np.exp(-0.5 * (distance / sigma) ** 2)
+    amount, energy = float(model @ heats), float(model @ model)
+    quality = amount / np.sqrt(max(energy * float(heats @ heats), 1e-12))
+    along = np.flatnonzero(np.abs(distance) < 1)
+    middle = np.array([x[along].mean(), y[along].mean()]) if len(along) else offset * normal
     middle = middle - (middle @ normal - offset) * normal + centre
     coefficients = np.array([*normal, -offset - normal @ centre])
     return FittedLine(coefficients, amount / max(energy, 1e-12), quality, middle)
 
 
-def _strongest(pixels: Array, values: Array, sigma: float) -> tuple[float, float]:
-    """Angle of the normal and offset of the line with most heat along it, to about half a sigma."""
-    voting = values > VOTING_SHARE * values.max(initial=0.0)
-    if not voting.any():
+def _strongest(x: Array, y: Array, values: Array, sigma: float) -> tuple[float, float]:
+    """Angle of the normal and offset of the line with most heat along it, to about half a sigma.
+
+    Args:
+        x: ``(n,)`` columns of the pixels, from the middle.
+        y: ``(n,)`` their rows, from the middle.
+        values: ``(n,)`` their heat.
+        sigma: As for :func:`fit_line`.
+    """
+    voting = np.flatnonzero(values > VOTING_SHARE * values.max(initial=0.0))
+    if not len(voting):
         return 0.0, 0.0
-    places, heat = pixels[voting], values[voting]
-    reach = int(np.ceil(np.hypot(*np.abs(pixels).max(axis=0)) / sigma)) + 1
+    x, y, heat = x[voting], y[voting], values[voting]
+    reach = int(np.ceil(np.hypot(x, y).max() / sigma)) + 1
     best = (-1.0, 0.0, 0.0)
     for angle in np.arange(DIRECTIONS) * np.pi / DIRECTIONS:
-        bins = (places @ [np.cos(angle), np.sin(angle)]) / sigma + reach
-        sums = np.bincount(np.rint(bins).astype(int), heat, 2 * reach + 2)
+        bins = x * (np.cos(angle) / sigma) + y * (np.sin(angle) / sigma) + (reach + 0.5)
+        sums = np.bincount(bins.astype(np.int32), heat)
         k = int(sums.argmax())
         if sums[k] > best[0]:
             best = (float(sums[k]), float(angle), (k - reach) * sigma)
     return best[1], best[2]
 
 
-def _refined(pixels: Array, values: Array, sigma: float, angle: float, offset: float) -> tuple[float, float]:
+def _refined(x: Array, y: Array, values: Array, sigma: float, angle: float, offset: float) -> tuple[float, float]:
     """Gauss-Newton on height, angle and offset of the profile, over the pixels within three sigma of the line."""
-    scale = max(1.0, float(np.abs(pixels).max()))
+    scale = max(1.0, float(x[-1]), float(y[-1]))
     for _ in range(12):
-        normal = np.array([np.cos(angle), np.sin(angle)])
-        distance = pixels @ normal - offset
-        near = np.abs(distance) < 3 * sigma
+        cosine, sine = np.cos(angle), np.sin(angle)
+        distance = x * cosine + y * sine - offset
+        near = np.flatnonzero(np.abs(distance) < 3 * sigma)
         d, h = distance[near], values[near]
         model = np.exp(-0.5 * (d / sigma) ** 2)
         height = float(model @ h) / max(float(model @ model), 1e-12)
         if height <= 0:
             break
-        slope = -height * model * d / sigma**2
-        turning = pixels[near] @ np.array([-normal[1], normal[0]]) / scale
-        jacobian = np.stack([model, -slope, slope * turning], axis=1)
-        step = np.linalg.lstsq(jacobian, h - height * model, rcond=None)[0]
+        # The derivatives by offset and angle are divided by the height, so that all three are of one size.
+        slope = model * d / sigma**2
+        turning = (x[near] * sine - y[near] * cosine) / scale
+        jacobian = np.stack([model, slope, slope * turning])
+        step = np.linalg.lstsq(jacobian @ jacobian.T, jacobian @ (h - height * model), rcond=None)[0]
+        step[1:] /= height
         # A step of at most one sigma at the border keeps a bad start from running away.
         step *= min(1.0, sigma / max(abs(step[1]), abs(step[2]), 1e-12))
         offset, angle = offset + step[1], angle + step[2] / scale

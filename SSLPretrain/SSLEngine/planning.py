@@ -1,12 +1,7 @@
 """Where the planes of a study would lie, read off the lines that a network sees on every slice.
 
 A network pretrained on ``crossings`` draws, on each slice, the line where every other plane would cut it. A plane is
-recovered from the lines of one guest on all slices in three steps:
-
-1. on each slice, the line that the heatmap shows (:mod:`SSLEngine.line_fitting`), with a quality;
-2. of all planes through two of those lines, the one that most slices agree with; slices far from it lose their say;
-3. least squares of the plane's own heatmaps against the predicted ones, over all slices at once: three numbers from
-   some 100,000 pixels.
+recovered from the lines of one guest on all slices (:mod:`SSLEngine.plane_fitting`).
 
 Nothing of the acquired plane enters: a guest is predicted from slices of other roles. Those are first cut round their
 own centre, and then, as large as a training patch, round the point where the planes of the first look meet: instance
@@ -15,32 +10,32 @@ norm has only ever seen patches of that size with the anatomy in their middle.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from scipy.optimize import least_squares
 
 from .geometry import Array
 from .geometry import Plane
 from .geometry import slice_positions
 from .geometry import towards
 from .jobs import write_atomically
-from .line_fitting import FittedLine
-from .line_fitting import fit_line
 from .models import Card
 from .models import ModelError
 from .models import Net
 from .models import load_model
 from .pictures import exam_picture
 from .pictures import png
+from .plane_fitting import FoundPlane
+from .plane_fitting import Seen
+from .plane_fitting import find_plane
+from .plane_fitting import see
 from .pretext.crossings import Crossing
 from .settings import Crossings
 from .settings import parse
@@ -54,6 +49,7 @@ from .slices import stacks_of
 from .slices import standardise
 from .studies import Study
 from .studies import StudyError
+from .studies import View
 from .studies import read_study
 from .training import autocast
 from .training import choose_device
@@ -62,182 +58,10 @@ from .training import choose_device
 FIELD = 1.5
 #: Slices that are looked at together.
 BATCH = 8
-#: A slice whose line lies further than this from a plane does not agree with it.
-TOLERANCE_MM = 6.0
-#: Lines of worse quality than this do not propose a plane.
-MIN_QUALITY = 0.2
 #: Weight of the middle of the images beside that of a certain plane, in finding the point where planes meet.
 PULL = 0.05
 #: Side of the square that stands for a whole plane in pictures.
 BOUNDLESS_MM = 2000
-#: A plane is not determined by lines whose points spread less than this beside their main direction.
-MIN_SPREAD_MM = 5.0
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What the network sees of one guest on one slice.
-
-    Attributes:
-        plane: The slice on the network's grid.
-        heat: Heatmap ``(P, P)``, 1 on a line that is certain.
-        line: The line fitted to it.
-    """
-
-    plane: Plane
-    heat: Array
-    line: FittedLine
-
-    @property
-    def points(self) -> Array:
-        """Five points of the line, LPS, ``(5, 3)``, over half of the image's side round its middle."""
-        a, b, _ = self.line.coefficients
-        steps = np.linspace(-0.25, 0.25, 5)[:, None] * self.plane.size[0] * np.array([-b, a])
-        return self.plane.to_patient(self.line.middle + steps)
-
-
-@dataclass(frozen=True)
-class FoundPlane:
-    """A plane in the patient: ``normal . p = offset``.
-
-    Attributes:
-        normal: Unit normal, LPS.
-        point: The point of the plane nearest to the middle of the lines, LPS mm.
-        confidence: Mean over the slices of how well its line explains the predicted heatmap, 0 to 1.
-        slices: Number of slices that agree with it.
-    """
-
-    normal: Array
-    point: Array
-    confidence: float
-    slices: int
-
-
-# ---------------------------------------------------------------------------------------------
-# From heatmaps to a plane
-
-
-def see(plane: Plane, heat: Array, sigma_mm: float) -> Seen:
-    """Fits the line on one slice."""
-    return Seen(plane, heat, fit_line(heat, sigma_mm / plane.spacing[0]))
-
-
-def find_plane(seen: Sequence[Seen], sigma_mm: float) -> FoundPlane | None:
-    """The most likely plane of one guest; None where the lines do not determine one.
-
-    Args:
-        seen: One entry a slice.
-        sigma_mm: Width of the lines.
-    """
-    start = _consensus(seen)
-    if start is None:
-        return None
-    normal, point = start
-    for _ in range(3):
-        weights = _agreement(seen, normal, point)
-        normal, point = _refined(seen, weights, normal, point, sigma_mm)
-    agreeing = _agreement(seen, normal, point) > np.exp(-0.5 * 2**2)
-    confidence = float(np.mean([_explained(s, normal, point, sigma_mm) for s in seen]))
-    return FoundPlane(normal, point, confidence, int(agreeing.sum()))
-
-
-def _through(points: Array, weights: Array) -> tuple[Array, Array, float]:
-    """Plane through weighted points: normal, centroid, and the spread in mm that determines it."""
-    centroid = weights @ points / weights.sum()
-    _, values, vectors = np.linalg.svd((points - centroid) * np.sqrt(weights / weights.sum())[:, None])
-    return vectors[2], centroid, float(values[1])
-
-
-def _consensus(seen: Sequence[Seen]) -> tuple[Array, Array] | None:
-    """Normal and a point of the plane through two lines that the lines of most quality agree with."""
-    good = [s for s in seen if s.line.quality * min(1.0, s.line.height) > MIN_QUALITY]
-    best: tuple[float, Array, Array] | None = None
-    for one, other in itertools.combinations(good, 2):
-        points = np.concatenate([one.points, other.points])
-        normal, point, spread = _through(points, np.ones(len(points)))
-        if spread < MIN_SPREAD_MM:
-            continue
-        support = float(_agreement(good, normal, point).sum())
-        if best is None or support > best[0]:
-            best = support, normal, point
-    if best is None:
-        return None
-    _, normal, point = best
-    points = np.concatenate([s.points for s in good])
-    for _ in range(5):
-        weights = np.repeat(_agreement(good, normal, point), len(good[0].points))
-        normal, point, spread = _through(points, weights)
-        if spread < MIN_SPREAD_MM:
-            return None
-    return normal, point
-
-
-def _agreement(seen: Sequence[Seen], normal: Array, point: Array) -> Array:
-    """How much each slice agrees with a plane: quality of its line, times a Gaussian of its distance."""
-    return np.array([_agrees(s, normal, point) for s in seen])
-
-
-def _agrees(seen: Seen, normal: Array, point: Array) -> float:
-    sine = max(float(np.linalg.norm(np.cross(seen.plane.normal, normal))), 0.1)
-    distance = (seen.points - point) @ normal / sine
-    quality = seen.line.quality * min(1.0, seen.line.height)
-    return quality * float(np.exp(-0.5 * (distance**2).mean() / TOLERANCE_MM**2))
-
-
-def _distances(plane: Plane, pixels: Array, normal: Array, point: Array) -> Array:
-    """In-plane distance in mm of pixels ``(n, 2)`` from the line where a plane cuts a slice."""
-    sine = max(float(np.linalg.norm(np.cross(plane.normal, normal))), 1e-3)
-    return (plane.to_patient(pixels) - point) @ normal / sine
-
-
-def _refined(seen: Sequence[Seen], weights: Array, normal: Array, point: Array, sigma_mm: float) -> tuple[Array, Array]:
-    """Least squares of the plane's heatmaps against the predicted ones; the height of each ridge is free.
-
-    The three unknowns are turns about two axes in the plane, through ``point``, and a shift along the normal.
-    """
-    first = np.cross(normal, np.eye(3)[int(np.abs(normal).argmin())])
-    first /= np.linalg.norm(first)
-    second = np.cross(normal, first)
-    parts = []
-    for s, weight in zip(seen, weights, strict=True):
-        if weight < 1e-3:
-            continue
-        y, x = np.mgrid[: s.plane.size[1], : s.plane.size[0]]
-        pixels = np.stack([x.ravel(), y.ravel()], axis=1)
-        # A band that stays the same while the plane moves, so that the number of residuals does too.
-        near = np.abs(_distances(s.plane, pixels, normal, point)) < 3.5 * sigma_mm
-        if near.any():
-            parts.append((s.plane, pixels[near], s.heat.ravel()[near], np.sqrt(weight)))
-    if not parts:
-        return normal, point
-
-    def moved(unknown: Array) -> tuple[Array, Array]:
-        # 100 mm turn a radian into mm, so that all three unknowns are of one kind.
-        turned = normal + unknown[0] / 100 * first + unknown[1] / 100 * second
-        return turned / np.linalg.norm(turned), point + unknown[2] * normal
-
-    def residuals(unknown: Array) -> Array:
-        n, p = moved(unknown)
-        errors = []
-        for plane, pixels, heat, weight in parts:
-            model = np.exp(-0.5 * (_distances(plane, pixels, n, p) / sigma_mm) ** 2)
-            height = max(float(model @ heat) / max(float(model @ model), 1e-9), 0.0)
-            errors.append(weight * (heat - height * model))
-        return np.concatenate(errors)
-
-    solution = least_squares(residuals, np.zeros(3), xtol=1e-6, max_nfev=20)
-    return moved(solution.x)
-
-
-def _explained(seen: Seen, normal: Array, point: Array, sigma_mm: float) -> float:
-    """Correlation of a predicted heatmap with the plane's own, times its height (at most 1)."""
-    y, x = np.mgrid[: seen.plane.size[1], : seen.plane.size[0]]
-    pixels = np.stack([x.ravel(), y.ravel()], axis=1)
-    model = np.exp(-0.5 * (_distances(seen.plane, pixels, normal, point) / sigma_mm) ** 2)
-    heat = np.clip(seen.heat.ravel(), 0, None)
-    product, energy = float(model @ heat), float(model @ model)
-    correlation = product / np.sqrt(max(energy * float(heat @ heat), 1e-12))
-    return correlation * min(1.0, product / max(energy, 1e-12))
 
 
 # ---------------------------------------------------------------------------------------------
@@ -273,21 +97,26 @@ def predict_lines(
     side = round(int(card.grid["patch"]) * wide) // network.factor * network.factor
     guests = [(k, role) for k, role in enumerate(Crossing(settings).guests) if role in card.roles]
     found: dict[str, list[Seen]] = {role: [] for _, role in guests}
-    for view in study.views:
-        if view.role not in hosts or view.role not in card.roles:
-            continue
-        planes = [network_plane(p, float(card.grid["spacing_mm"]), side, centre) for p in view.planes]
-        images = standardise(view.pixels(0), (card.grid["clip_percent"][0], card.grid["clip_percent"][1]))
-        stored = [resample(torch.from_numpy(images[k : k + 1]), view.planes[k], p) for k, p in enumerate(planes)]
-        patches = torch.stack(stored).to(device)
-        with autocast(device):
-            heats = torch.cat([network(part, [Crossing.name])[Crossing.name].float() for part in patches.split(BATCH)])
-        scale = Crossing(settings).peak
-        for plane, heat in zip(planes, heats.cpu().numpy(), strict=True):
-            for channel, role in guests:
-                if role != view.role:
-                    found[role].append(see(plane, heat[channel] / scale, settings.sigma_mm))
+    views = [v for v in study.views if v.role in hosts and v.role in card.roles]
+    slices = [(view.role, *cut) for view in views for cut in _cuts(view, card, side, centre)]
+    if not slices:
+        return found
+    patches = torch.stack([patch for _, _, patch in slices]).to(device)
+    with autocast(device):
+        heats = torch.cat([network(part, [Crossing.name])[Crossing.name].float() for part in patches.split(BATCH)])
+    for (host, plane, _), heat in zip(slices, (heats / Crossing(settings).peak).cpu().numpy(), strict=True):
+        for channel, role in guests:
+            if role != host:
+                found[role].append(see(plane, heat[channel], settings.sigma_mm))
     return found
+
+
+def _cuts(view: View, card: Card, side: int, centre: Array | None) -> Iterator[tuple[Plane, torch.Tensor]]:
+    """The squares of a view's slices on the network's grid, with what lies there, ``(1, side, side)``."""
+    images = standardise(view.pixels(0), (card.grid["clip_percent"][0], card.grid["clip_percent"][1]))
+    for image, acquired in zip(torch.from_numpy(images), view.planes, strict=True):
+        plane = network_plane(acquired, float(card.grid["spacing_mm"]), side, centre)
+        yield plane, resample(image[None], acquired, plane)
 
 
 def crossings_of(card: Card) -> Crossings:

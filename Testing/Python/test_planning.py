@@ -27,6 +27,8 @@ from SSLEngine.models import save_model
 from SSLEngine.networks.unet import TaskUNet
 from SSLEngine.phantom.heart import draw_body
 from SSLEngine.phantom.heart_views import lay_heart_planes
+from SSLEngine.plane_fitting import Band
+from SSLEngine.plane_fitting import _refined
 from SSLEngine.planning import FoundPlane
 from SSLEngine.planning import acquired_planes
 from SSLEngine.planning import find_plane
@@ -328,3 +330,40 @@ def test_a_model_or_a_study_that_cannot_be_used_is_refused(model: Path, tmp_path
         plan(other, exam)
     assert main(["planes", "--model", str(other), str(exam)]) == 2
     assert main(["planes", "--model", str(model), str(exam), "--hosts", "cor"]) == 2
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_slopes_of_the_refinement_are_those_of_differences(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    x, y, host = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    pixels = rng.uniform(-60, 60, (400, 2)) @ np.stack([x, y])
+    band = Band(pixels, rng.random(400), host, 1.0)
+    normal, point = rng.normal(size=3), rng.uniform(-5, 5, 3)
+    normal /= np.linalg.norm(normal)
+    axes = np.linalg.svd(normal[None])[2][1:] / 100
+
+    def cost(unknown: Array) -> float:
+        turned = normal + unknown[:2] @ axes
+        return band.compare(turned / np.linalg.norm(turned), point + unknown[2] * normal, axes, 1.0, SIGMA)[0]
+
+    slopes = band.compare(normal, point, axes, 1.0, SIGMA)[1]
+    steps = 1e-3 * np.eye(3)
+    assert slopes == pytest.approx([(cost(step) - cost(-step)) / 2e-3 for step in steps], rel=1e-4, abs=1e-4)
+    assert np.abs(slopes).min() > 1e-3
+
+
+def test_a_refined_plane_is_better_than_any_beside_it() -> None:
+    study = toy_study(3)
+    [guest] = next(v for v in study.views if v.role == "4ch").planes
+    hosts = [p for v in study.views if v.role != "4ch" for p in v.planes]
+    rng = np.random.default_rng(0)
+    planes = [network_plane(p, 4.0, 48, None) for p in hosts]
+    # Noise as strong as the ridges: least squares then converge slowly, and must not stop half-way.
+    seen = [see(p, heat_of(p, guest) + rng.normal(0, 0.5, (48, 48)), SIGMA) for p in planes]
+    weights = np.ones(len(seen))
+    start = guest.normal + 0.05 * guest.x_direction
+    normal, point = _refined(seen, weights, start / np.linalg.norm(start), guest.centre + 3 * guest.normal, SIGMA)
+    again, moved = _refined(seen, weights, normal, point, SIGMA)
+    assert np.degrees(np.linalg.norm(np.cross(normal, again))) < 0.02
+    assert abs((moved - point) @ normal) < 0.02
+    assert plane_errors(normal, point, guest, None)[0] < 3
