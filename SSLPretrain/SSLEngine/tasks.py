@@ -163,6 +163,19 @@ def planes(reporter: Reporter, model: str, input: str, device: str = "auto", lab
     return f"Found {len(document['planes'])} planes of {input}"
 
 
+def classify(reporter: Reporter, model: str, input: str, device: str = "auto", labels_suffix: str = "_seg") -> str:  # noqa: A002
+    """Tells the class of a study; the document is the one of ``classify --json``."""
+    from .classify import read_classifier
+    from .studies import read_study
+    from .training import choose_device
+
+    classifier = read_classifier(Path(model), choose_device(device))
+    verdict = classifier.classify(read_study(Path(input), labels_suffix=labels_suffix))
+    jobs.write_json(_folder(reporter) / RESULT_FILE, verdict.document())
+    _forget(reporter, Path(input))
+    return f"The class of {verdict.study.name} is {verdict.group}"
+
+
 def anomalies(
     reporter: Reporter,
     model: str,
@@ -326,6 +339,7 @@ TASKS: dict[str, Callable[..., str]] = {
     "phantom": phantom,
     "segment": segment,
     "planes": planes,
+    "classify": classify,
     "anomalies": anomalies,
     "targets": targets,
     "export": export,

@@ -166,7 +166,22 @@ def turn_view(scene: Any, token: str, name: str, item: SceneView, point: npt.Arr
         item: The exam's view.
         point: LPS mm.
     """
-    index = crossings.nearest_slice(item.view, np.asarray(point, dtype=np.float64))
+    show_slice(scene, token, name, item, crossings.nearest_slice(item.view, np.asarray(point, dtype=np.float64)), point)
+
+
+def show_slice(
+    scene: Any, token: str, name: str, item: SceneView, index: int, point: npt.ArrayLike | None = None
+) -> None:
+    """Shows one slice of a view in a slice view, turned as its own image; see :func:`turn_view`.
+
+    Args:
+        scene: The MRML scene.
+        token: Owner under which the slice view's state is remembered.
+        name: Slice view name.
+        item: The exam's view.
+        index: Which of its slices.
+        point: LPS mm that comes to the middle; the image's centre if None.
+    """
     remember_view(scene, token, name)
     composite_node(scene, name).SetBackgroundVolumeID(item.volume_of_slice(index).GetID())
     look_at(slice_node(scene, name), item.view.planes[index], point)

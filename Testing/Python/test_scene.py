@@ -25,6 +25,7 @@ if not hasattr(slicer, "vtkMRMLScene"):
 
 from SSLScene import anomalies  # noqa: E402
 from SSLScene import charts  # noqa: E402
+from SSLScene import classes  # noqa: E402
 from SSLScene import coordinates  # noqa: E402
 from SSLScene import crossings  # noqa: E402
 from SSLScene import exams  # noqa: E402
@@ -490,6 +491,48 @@ def test_anomaly_maps_lie_on_their_views_and_follow_the_cine(scene: Any, tmp_pat
     assert not [n for n in undo.nodes(scene) if "nomalies" in n.GetName()]
     undo.remove_all(scene, "a")
     assert census(scene)["vtkMRMLSequenceNode"] < before["vtkMRMLSequenceNode"]
+
+
+def test_the_class_of_an_exam_stands_in_tables(scene: Any) -> None:
+    """Views by their number, the weightiest slice first, counted from 1; all of it goes with its token."""
+    exam = exams.load_study(scene, heart(phases=2, shifted=True))
+    before = census(scene)
+    owner = replace(exam, token="classes")
+    attention = [
+        {"view": "01_2ch", "slice": 0, "phase": 1, "weight": 0.3},
+        {"view": "00_sax", "slice": 4, "phase": 0, "weight": 0.6},
+        {"view": "00_sax", "slice": 1, "phase": 1, "weight": 0.1},
+    ]
+    document = {"group": "b", "probabilities": {"a": 0.2, "b": 0.8}, "attention": attention}
+    found = classes.show_class(scene, owner, owner.views, document)
+    assert found.group == "b"
+    assert list(found.probabilities.items()) == [("b", 0.8), ("a", 0.2)]
+    assert [(s.item, s.slice, s.phase) for s in found.slices] == [
+        (exam.views[0], 4, 0),
+        (exam.views[1], 0, 1),
+        (exam.views[0], 1, 1),
+    ]
+
+    def cells(node: Any) -> list[list[str]]:
+        table = node.GetTable()
+        columns = range(table.GetNumberOfColumns())
+        return [[table.GetValue(r, c).ToString() for c in columns] for r in range(table.GetNumberOfRows())]
+
+    assert cells(found.table) == [["b", "0.800"], ["a", "0.200"]]
+    assert cells(found.weights) == [
+        ["shortaxis", "5", "1", "0.600"],
+        ["a2", "1", "2", "0.300"],
+        ["shortaxis", "2", "2", "0.100"],
+    ]
+    # A slice that has a volume of its own is shown from it, turned as it is.
+    layouts.show_slice(scene, exam.token, "Red", exam.views[0], 4)
+    assert layouts.composite_node(scene, "Red").GetBackgroundVolumeID() == exam.views[0].volumes[4].GetID()
+    matrix = coordinates.array_of(layouts.slice_node(scene, "Red").GetSliceToRAS())
+    plane = exam.views[0].view.planes[4]
+    np.testing.assert_allclose(matrix[:3, 3], plane.centre * [-1, -1, 1], atol=1e-9)
+    np.testing.assert_allclose(abs(matrix[:3, 2] @ (plane.normal * [-1, -1, 1])), 1, atol=1e-9)
+    undo.remove_all(scene, "classes")
+    assert census(scene)["vtkMRMLTableNode"] == before["vtkMRMLTableNode"]
 
 
 def test_a_broken_anomaly_map_leaves_nothing(scene: Any, tmp_path: Path) -> None:
