@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
@@ -14,6 +15,7 @@ from SSLEngine import jobs
 from SSLScene import undo
 
 from .section import Section
+from .stepper import Stepper
 
 if TYPE_CHECKING:
     from SSLScene.exams import SceneExam
@@ -33,6 +35,8 @@ class CorrectPanel(Section):
         self.editor.sourceVolumeNodeSelectorVisible = False
         self.editor.switchToSegmentationsButtonVisible = False
         self.editor.maximumNumberOfUndoStates = 10
+        self._stepper = Stepper()
+        self._collectText = self.ui.collectButton.text
         self.ui.collectButton.connect("clicked()", self.onCollect)
         self.ui.exportNrrdButton.connect("clicked()", self.onExportNrrd)
         self.ui.exportDicomButton.connect("clicked()", self.onExportDicom)
@@ -59,11 +63,13 @@ class CorrectPanel(Section):
 
     def release(self) -> None:
         """An editor that still knows the scene when the application ends brings it down."""
+        self._stepper.cancel()
         self.editor.setActiveEffect(None)
         self.editor.setMRMLScene(None)
 
     def setExam(self, exam: SceneExam | None) -> None:
-        """Another exam: nothing is edited."""
+        """Another exam: nothing is edited, and what is being collected is given up."""
+        self._stepper.cancel()
         self.editor.setActiveEffect(None)
 
     def update(self) -> None:
@@ -71,7 +77,8 @@ class CorrectPanel(Section):
         node = self.parameters.segmentation if self.parameters is not None else None
         self._selectNodes()
         self.ui.show3DButton.setSegmentationNode(node)
-        self.ui.collectButton.enabled = bool(self.segmentations())
+        self.ui.collectButton.enabled = self.collecting or bool(self.segmentations())
+        self.ui.collectButton.text = _("Cancel") if self.collecting else self._collectText
         self.ui.exportNrrdButton.enabled = node is not None
         from_disk = self.exam is not None and self.exam.study.path.is_dir()
         self.ui.exportDicomButton.enabled = node is not None and from_disk and not self.owner.busy
@@ -98,13 +105,35 @@ class CorrectPanel(Section):
             node = slicer.mrmlScene.AddNode(node)
         return node
 
+    @property
+    def collecting(self) -> bool:
+        """Whether segments are being written."""
+        return self._stepper.active
+
     def onCollect(self) -> None:
-        """The segments are right: they become a labelled exam."""
-        with slicer.util.tryWithErrorDisplay(_("The segments could not be collected."), waitCursor=True):
-            folder = self.owner.modelPanel.labelledFolder
-            target = self.logic.collect(self.exam, self.segmentations(), folder)
+        """The segments are right: they become a labelled exam. Pressed again meanwhile, the button gives up."""
+        if self.collecting:
+            self._stepper.cancel()
+            self.owner.update()
+        else:
+            self.collect(lambda: None)
+
+    def collect(self, then: Callable[[], None]) -> None:
+        """Makes a labelled exam of the segments, bit by bit, and goes on with something when it is there."""
+        from . import corrections
+
+        def done(target: Path) -> None:
             slicer.util.showStatusMessage(_("Collected in {folder}").format(folder=target), 5000)
-            self.owner.modelPanel.update()
+            self.owner.update()
+            then()
+
+        steps = corrections.collecting(self.exam, self.segmentations(), self.owner.modelPanel.labelledFolder)
+        self._stepper.run(steps, done, self._onCollectError)
+        self.owner.update()
+
+    def _onCollectError(self, error: Exception) -> None:
+        self.owner.update()
+        slicer.util.errorDisplay(_("The segments could not be collected.") + f"\n\n{error}")
 
     def onExportNrrd(self) -> None:
         """Writes the segmentation as a file."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Generator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from slicer.i18n import tr as _
 
 from SSLScene import exams
 from SSLScene import segments
+from SSLScene import undo
 from SSLScene.exams import VIEW
 from SSLScene.exams import SceneExam
 from SSLScene.exams import SceneView
@@ -41,7 +43,13 @@ def collect(exam: SceneExam, segmentations: Sequence[Any], folder: Path) -> Path
 
     Raises:
         SceneError: A segmentation belongs to no view of the exam, or holds no segments.
+        StudyError: A file cannot be written.
     """
+    return undo.at_once(collecting(exam, segmentations, folder))
+
+
+def collecting(exam: SceneExam, segmentations: Sequence[Any], folder: Path) -> Generator[None, None, Path]:
+    """As :func:`collect`, one volume or segment at each step; where it does not come to its end nothing has changed."""
     pairs = [(_view_of(exam, node), node) for node in segmentations]
     if not pairs:
         raise SceneError(_("There is no segmentation to learn from: segment the exam or draw one first."))
@@ -50,16 +58,30 @@ def collect(exam: SceneExam, segmentations: Sequence[Any], folder: Path) -> Path
     shutil.rmtree(partial, ignore_errors=True)
     try:
         still = SceneExam(exam.study, [_still(item) for item in exam.views], exam.token, exam.item)
-        exams.write_study(still, partial)
-        names = _write_labels(exam, pairs, partial, known_labels(folder, target))
+        yield from exams.writing_study(still, partial)
+        names = yield from _writing_labels(exam, pairs, partial, known_labels(folder, target))
         document = json.loads((partial / "study.json").read_text(encoding="utf-8"))
         document["labels"] = {str(value): name for value, name in names.items()}
         (partial / "study.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        shutil.rmtree(target, ignore_errors=True)
-        partial.rename(target)
+        _replace(target, partial)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return target
+
+
+def _replace(target: Path, partial: Path) -> None:
+    """Puts a folder in the place of another, which is back where it was if that cannot be done."""
+    former = target.with_name(target.name + ".former.part")
+    shutil.rmtree(former, ignore_errors=True)
+    if target.is_dir():
+        target.rename(former)
+    try:
+        partial.rename(target)
+    except OSError:
+        if former.is_dir():
+            former.rename(target)
+        raise
+    shutil.rmtree(former, ignore_errors=True)
 
 
 def _safe(name: str) -> str:
@@ -97,12 +119,13 @@ def _still(item: SceneView) -> SceneView:
     return SceneView(view, item.volumes, None, item.item)
 
 
-def _write_labels(
+def _writing_labels(
     exam: SceneExam, pairs: Sequence[tuple[SceneView, Any]], folder: Path, known: Mapping[str, int]
-) -> dict[int, str]:
+) -> Generator[None, None, dict[int, str]]:
     """Writes a label map beside each view's image; returns the names of all values."""
     import SimpleITK as sitk
 
+    from SSLEngine.studies import StudyError
     from SSLEngine.studies.volumes import itk_image
 
     values = dict(known)
@@ -111,8 +134,15 @@ def _write_labels(
             values.setdefault(name, max(values.values(), default=0) + 1)
     for item, node in pairs:
         part = _part_of(item, node)
-        labels, _names = segments.labels_of(slicer.mrmlScene, node, item.volume_of_slice(part.start or 0), values)
+        volume = item.volume_of_slice(part.start or 0)
+        labels, _names = yield from segments.labelling(slicer.mrmlScene, node, volume, values)
         image = itk_image(labels, item.view.planes[part])
         stem = exams.view_key(exam.views.index(item), item) + ("" if part.start is None else f"_{part.start:03d}")
-        sitk.WriteImage(image, str(folder / f"{stem}{LABELS_SUFFIX}.nii.gz"), True)
+        path = folder / f"{stem}{LABELS_SUFFIX}.nii"
+        try:
+            sitk.WriteImage(image, str(path))
+        except RuntimeError as error:
+            text = _("{path} could not be written; check the folder and the space on the disk.")
+            raise StudyError(text.format(path=path)) from error
+        yield
     return {value: name for name, value in values.items()}

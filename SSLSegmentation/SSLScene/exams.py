@@ -439,6 +439,11 @@ def write_study(exam: SceneExam, folder: Path) -> Path:
     Raises:
         StudyError: A file cannot be written.
     """
+    return undo.at_once(writing_study(exam, folder))
+
+
+def writing_study(exam: SceneExam, folder: Path) -> Generator[None, None, Path]:
+    """As :func:`write_study`, one volume at each step. Compressing them would take many times as long."""
     from SSLEngine.studies import write_view
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -447,8 +452,9 @@ def write_study(exam: SceneExam, folder: Path) -> Path:
         for part, view in enumerate(_regular_parts(item.view)):
             # Node names may hold anything; file names are made here and cannot leave the folder.
             name = view_key(number, item) + (f"_{part:03d}" if not item.view.regular else "")
-            write_view(view, folder / f"{name}.nii.gz")
+            write_view(view, folder / f"{name}.nii")
             given[name] = view.role
+            yield
     text = json.dumps({"roles": given, "subject": exam.study.subject or exam.study.name}, indent=1)
     (folder / "study.json").write_text(text + "\n", encoding="utf-8")
     return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from pathlib import Path
@@ -200,6 +201,13 @@ def labels_of(
     Raises:
         SceneError: The segmentation holds none of the wanted segments.
     """
+    return undo.at_once(labelling(scene, node, volume, values))
+
+
+def labelling(
+    scene: Any, node: Any, volume: Any, values: Mapping[str, int] | None = None
+) -> Generator[None, None, tuple[LabelMap, dict[int, str]]]:
+    """As :func:`labels_of`, one segment at each step."""
     segmentation = node.GetSegmentation()
     ids = [segmentation.GetNthSegmentID(k) for k in range(segmentation.GetNumberOfSegments())]
     given = {i: segmentation.GetSegment(i).GetName() for i in ids}
@@ -212,12 +220,14 @@ def labels_of(
     labels = np.zeros(array_of(volume).shape, np.int16)
     for segment_id, value in wanted.items():
         labels[_mask(scene, node, volume, segment_id)] = value
+        yield
     return labels, {value: given[i] for i, value in wanted.items()}
 
 
 def _mask(scene: Any, node: Any, volume: Any, segment_id: str) -> npt.NDArray[np.bool_]:
     """One segment on a volume's grid ``(slices, rows, columns)``."""
     logic = segmentations_logic(scene)
+    before = {known.GetID() for known in undo.nodes(scene)}
     carrier = scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
     ids = vtk.vtkStringArray()
     ids.InsertNextValue(segment_id)
@@ -228,7 +238,8 @@ def _mask(scene: Any, node: Any, volume: Any, segment_id: str) -> npt.NDArray[np
             return np.zeros(array_of(volume).shape, np.bool_)
         return np.array(array_of(carrier) > 0)
     finally:
-        undo.remove_nodes(scene, [carrier])
+        # The export also makes a colour table.
+        undo.remove_nodes(scene, [made for made in undo.nodes(scene) if made.GetID() not in before])
 
 
 def add_surface(node: Any) -> None:
