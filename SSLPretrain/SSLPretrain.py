@@ -2,7 +2,6 @@
 
 # Annotations stay real objects here (no __future__ import): parameterNodeWrapper reads them as types.
 
-import enum
 import json
 import sys
 from collections.abc import Callable
@@ -34,6 +33,8 @@ from SSLPanels import devices  # noqa: E402
 from SSLPanels import requirements  # noqa: E402
 from SSLPanels import tables  # noqa: E402
 from SSLPanels import wording  # noqa: E402
+from SSLPanels.choices import Network  # noqa: E402
+from SSLPanels.choices import Preset  # noqa: E402
 from SSLPanels.curves import RunCurves  # noqa: E402
 from SSLPanels.curves import show_few_labels  # noqa: E402
 from SSLPanels.follower import JobFollower  # noqa: E402
@@ -62,13 +63,6 @@ class SSLPretrain(ScriptedLoadableModule):
         self.parent.acknowledgementText = _("Not for clinical use.")
 
 
-class Preset(enum.Enum):
-    """Organs for which there are sensible settings."""
-
-    Heart = "heart"
-    Knee = "knee"
-
-
 #: What a preset sets, beside the organ. The positions are defined for heart views only.
 PRESETS: dict[Preset, dict[str, Any]] = {
     Preset.Heart: {"spacing": 1.75, "patch": 144, "batch": 8, "positions": True, "crossings": False, "location": False},
@@ -95,6 +89,7 @@ class SSLPretrainParameterNode:
     spacing: Annotated[float, WithinRange(0.2, 5.0)] = 1.75
     patch: Annotated[int, WithinRange(32, 512)] = 144
     batch: Annotated[int, WithinRange(1, 256)] = 8
+    network: Network = Network.UNet
     seed: Annotated[int, WithinRange(0, 999999)] = 0
     labelsSuffix: str = "_seg"
     counts: str = "1, 2, 5"
@@ -139,12 +134,35 @@ class SSLPretrainLogic(ScriptedLoadableModuleLogic):
         """The settings of a pretraining job as the parameters have them.
 
         Raises:
-            ValueError: Nothing to learn was chosen, or a further setting is not written as ``name=value``.
+            ValueError: :meth:`whyNot` says why not, or a further setting is not written as ``name=value``.
         """
-        pretexts = [name for name in self.availablePretexts() if getattr(parameters, name)]
+        reason = self.whyNot(parameters)
+        if reason:
+            raise ValueError(reason)
+        return {**self.commonSettings(parameters), "pretext": self.chosenPretexts(parameters)}
+
+    def chosenPretexts(self, parameters: Any) -> list[str]:
+        """What is to be learned."""
+        return [name for name in self.availablePretexts() if getattr(parameters, name)]
+
+    @staticmethod
+    def whyNoExams(parameters: Any) -> str:
+        """Why there are no exams to look at, in one sentence; empty where there are."""
+        if not parameters.cohort:
+            return _("Choose a folder of exams first.")
+        if not Path(parameters.cohort).is_dir():
+            return _("There is no folder of exams at '{path}'; choose one.").format(path=parameters.cohort)
+        return ""
+
+    def whyNot(self, parameters: Any) -> str:
+        """Why no pretraining can be started with these parameters, in one sentence; empty where it can."""
+        reason = self.whyNoExams(parameters)
+        if reason:
+            return reason
+        pretexts = self.chosenPretexts(parameters)
         if not pretexts:
-            raise ValueError(_("Nothing to learn is chosen; tick at least one line under 'What to learn from them'."))
-        return {**self.commonSettings(parameters), "pretext": pretexts}
+            return _("Nothing to learn is chosen; tick at least one line under 'What to learn from them'.")
+        return parameters.network.why_not(pretexts)
 
     @staticmethod
     def commonSettings(parameters: Any) -> dict[str, Any]:
@@ -153,8 +171,9 @@ class SSLPretrainLogic(ScriptedLoadableModuleLogic):
         Raises:
             ValueError: There is no such folder, or a further setting is not written as ``name=value``.
         """
-        if not parameters.cohort or not Path(parameters.cohort).is_dir():
-            raise ValueError(_("There is no folder of exams at '{path}'; choose one.").format(path=parameters.cohort))
+        reason = SSLPretrainLogic.whyNoExams(parameters)
+        if reason:
+            raise ValueError(reason)
         settings: dict[str, Any] = {
             "data": {
                 "path": str(Path(parameters.cohort).resolve()),
@@ -162,6 +181,7 @@ class SSLPretrainLogic(ScriptedLoadableModuleLogic):
                 "organ": parameters.preset.value,
             },
             "grid": {"spacing_mm": parameters.spacing, "patch": parameters.patch},
+            "network": {"kind": parameters.network.value},
             "schedule": {"steps": parameters.steps, "batch": parameters.batch},
             "seed": parameters.seed,
             "device": parameters.device,
@@ -176,6 +196,7 @@ class SSLPretrainLogic(ScriptedLoadableModuleLogic):
         pretexts: Sequence[str] = ("positions",),
         out: str | Path | None = None,
         steps: int = 0,
+        network: str = Network.UNet.value,
         settings: dict[str, Any] | None = None,
         onUpdate: Callable[..., None] | None = None,
         onFinished: Callable[..., None] | None = None,
@@ -188,6 +209,7 @@ class SSLPretrainLogic(ScriptedLoadableModuleLogic):
             pretexts: What to learn.
             out: Folder of the job; a new one among the jobs by default.
             steps: Training steps, 0 for a sensible number.
+            network: ``unet``, or ``mask-rcnn``, which learns ``distortions`` only.
             settings: Further settings, as in ``job.json``; they override.
             onUpdate: Called with the status and the new events, a few times a second.
             onFinished: Called with the last status.
@@ -197,14 +219,19 @@ class SSLPretrainLogic(ScriptedLoadableModuleLogic):
             The job's folder; the model is ``status(folder).model``.
 
         Raises:
+            ValueError: There is no such network, or it cannot learn these pretexts.
             JobError: The job cannot be created or started.
         """
+        reason = Network(network).why_not(pretexts)
+        if reason:
+            raise ValueError(reason)
         document: dict[str, Any] = {
             "data": {"path": str(Path(cohort).resolve())},
             "pretext": list(pretexts),
             "schedule": {"steps": steps},
             **(settings or {}),
         }
+        document["network"] = {"kind": network, **document.get("network", {})}
         folder = self.workers.run("pretrain", document, out)
         self.follow(folder, onUpdate, onFinished)
         if waitForCompletion:
@@ -425,13 +452,15 @@ class SSLPretrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         if self.ui.cohortPathLineEdit.currentPath != node.cohort:
             self.ui.cohortPathLineEdit.currentPath = node.cohort
-        ready = bool(node.cohort) and Path(node.cohort).is_dir()
-        self.ui.startButton.enabled = ready
+        reason = self.logic.whyNot(node)
+        self.ui.startButton.enabled = not reason
         if not self._task.busy:
-            self.ui.forecastButton.enabled = ready
-            self.ui.inspectButton.enabled = ready
+            self.ui.forecastButton.enabled = not reason
+            self.ui.inspectButton.enabled = not self.logic.whyNoExams(node)
         hint = _("Starts the training in a process of its own. It goes on when this window is closed.")
-        self.ui.startButton.toolTip = hint if ready else _("Choose a folder of exams first.")
+        self.ui.startButton.toolTip = reason or hint
+        self.ui.reasonLabel.text = reason
+        self.ui.reasonLabel.setVisible(bool(reason))
         self._updateJobButtons()
 
     def onCohort(self, path: str) -> None:
@@ -674,6 +703,7 @@ class SSLPretrainTest(ScriptedLoadableModuleTest):
             "presetComboBox": "QComboBox",
             "studiesTable": "QTableWidget",
             "stepsSpinBox": "QSpinBox",
+            "networkComboBox": "QComboBox",
             "spacingSpinBox": "QDoubleSpinBox",
             "advancedGroupBox": "ctkCollapsibleGroupBox",
             "lossPlotWidget": "qMRMLPlotWidget",
@@ -695,6 +725,9 @@ class SSLPretrainTest(ScriptedLoadableModuleTest):
         self.assertEqual(panel.ui.seedSpinBox.value, 5)
         panel.ui.presetComboBox.currentIndex = 1
         self.assertEqual(panel.logic.getParameterNode().preset, Preset.Knee)
+        self.assertEqual(panel.ui.presetComboBox.currentText, Preset.Knee.label())
+        panel.logic.getParameterNode().network = Network.MaskRcnn
+        self.assertEqual(panel.ui.networkComboBox.currentText, Network.MaskRcnn.label())
         panel.curves.start("self-test")
         panel.curves.add([{"event": "progress", "step": 1, "loss": 2.0}, {"event": "progress", "step": 2, "loss": 1.0}])
         panel.curves.add([{"event": "validated", "step": 2, "scores": {"positions": {"hit_rate": 0.5}}}])

@@ -4,7 +4,6 @@
 
 import contextlib
 import dataclasses
-import enum
 import importlib.util
 import json
 import shutil
@@ -41,6 +40,11 @@ for _neighbour in (Path(__file__).resolve().parent, Path(__file__).resolve().par
 
 from SSLEngine import jobs  # noqa: E402
 from SSLPanels import wording  # noqa: E402
+from SSLPanels.choices import LabelsFrom  # noqa: E402
+from SSLPanels.choices import Network  # noqa: E402
+from SSLPanels.choices import Scope  # noqa: E402
+from SSLPanels.choices import Target  # noqa: E402
+from SSLPanels.choices import Transfer  # noqa: E402
 from SSLPanels.correct_panel import CorrectPanel  # noqa: E402
 from SSLPanels.curves import RunCurves  # noqa: E402
 from SSLPanels.exam_loader import ExamLoader  # noqa: E402
@@ -61,6 +65,8 @@ if TYPE_CHECKING:
     # What meets the scene reads images, which takes long to import: only where it is used.
     from SSLPanels.results import Results
     from SSLScene.anomalies import Anomalies
+    from SSLScene.classes import ExamClass
+    from SSLScene.classes import WeighedSlice
     from SSLScene.exams import SceneExam
     from SSLScene.exams import SceneView
 
@@ -100,30 +106,6 @@ def registerSampleData() -> None:
     )
 
 
-class LabelsFrom(enum.Enum):
-    """Where fine-tuning takes its labels from."""
-
-    Scene = "scene"
-    Folder = "folder"
-
-
-class Transfer(enum.Enum):
-    """What is done with the pretrained model."""
-
-    All = "all"
-    Decoder = "decoder"
-    Multitask = "multitask"
-    Scratch = "scratch"
-
-
-class Scope(enum.Enum):
-    """What is segmented."""
-
-    View = "view"
-    Exam = "exam"
-    Folder = "folder"
-
-
 @parameterNodeWrapper
 class SSLSegmentationParameterNode:
     """The panel's state, kept in the scene."""
@@ -133,9 +115,12 @@ class SSLSegmentationParameterNode:
     labelled: str = ""
     batch: str = ""
     device: str = "auto"
+    target: Target = Target.Segmentation
     labelsFrom: LabelsFrom = LabelsFrom.Scene
     transfer: Transfer = Transfer.All
+    network: Network = Network.UNet
     steps: Annotated[int, WithinRange(0, 1000000)] = 0
+    slicesPerStep: Annotated[int, WithinRange(1, 256)] = 8
     scope: Scope = Scope.View
     volume: vtkMRMLScalarVolumeNode
     largestComponent: bool = True
@@ -251,7 +236,7 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
         from SSLScene import undo
 
         targets.show(exam, targets.NOTHING)
-        for kind in (" planes", " anomalies", ""):
+        for kind in (" planes", " anomalies", " classes", ""):
             undo.remove_all(slicer.mrmlScene, exam.token + kind)
 
     @staticmethod
@@ -508,6 +493,68 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
         document = json.loads((folder / "result.json").read_text(encoding="utf-8"))
         return anomalies.showing(slicer.mrmlScene, owner, owner.views, document)
 
+    def startClassifying(self, model: str | Path, exam: "SceneExam", device: str = "auto") -> Path:
+        """Lets a model that has learned classes tell, in a job, to which an exam belongs."""
+        return self._startOnScene("classify", {"model": str(Path(model).resolve()), "device": device}, exam)
+
+    def classify(
+        self,
+        model: str | Path,
+        exam: "SceneExam",
+        device: str = "auto",
+        onUpdate: Callable[..., None] | None = None,
+        onFinished: "Callable[[ExamClass], None] | None" = None,
+        waitForCompletion: bool = False,
+    ) -> Any:
+        """Tells the class of an exam, how likely each class is, and which slices decided.
+
+        Args:
+            model: A model that was fine-tuned with the target ``classification``.
+            exam: The exam.
+            device: ``auto``, ``cpu`` or ``cuda:N``.
+            onUpdate: Called with status and new events.
+            onFinished: Called with the result: ``group``, ``probabilities`` by class, ``slices`` with the weightiest
+                first, and the tables of both.
+            waitForCompletion: Wait and return the result.
+
+        Returns:
+            The result if waited for, else the job's folder.
+
+        Raises:
+            RuntimeError: Waited for, and the job failed; the message says why.
+        """
+        folder = self.startClassifying(model, exam, device)
+        if waitForCompletion:
+            self.wait(folder)
+            return self.showClass(exam, folder)
+
+        def finished(status: jobs.Status) -> None:
+            if status.state == jobs.FINISHED and onFinished is not None:
+                onFinished(self.showClass(exam, folder))
+
+        self._follow(folder, onUpdate, finished)
+        return folder
+
+    @staticmethod
+    def showClass(exam: "SceneExam", folder: Path) -> "ExamClass":
+        """Puts what a job says of an exam's class into tables, in place of what was said before."""
+        from SSLScene import classes
+        from SSLScene import undo
+
+        owner = dataclasses.replace(exam, token=f"{exam.token} classes")
+        undo.remove_all(slicer.mrmlScene, owner.token)
+        document = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        return classes.show_class(slicer.mrmlScene, owner, owner.views, document)
+
+    @staticmethod
+    def goToSlice(exam: "SceneExam", weighed: "WeighedSlice") -> None:
+        """Shows a slice, for instance the one that decided most, in the red view."""
+        from SSLScene import layouts
+
+        if weighed.item.browser is not None:
+            weighed.item.browser.SetSelectedItemNumber(weighed.phase)
+        layouts.show_slice(slicer.mrmlScene, exam.token, "Red", weighed.item, weighed.slice)
+
     @staticmethod
     def wait(folder: str | Path) -> None:
         """Returns when a job has ended; the application stays responsive.
@@ -534,6 +581,8 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
         transfer: str = "all",
         steps: int = 0,
         device: str = "auto",
+        target: str = Target.Segmentation.value,
+        network: str = Network.UNet.value,
         settings: Mapping[str, Any] | None = None,
         onUpdate: Callable[..., None] | None = None,
         onFinished: Callable[..., None] | None = None,
@@ -542,11 +591,14 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
         """Trains a model on labelled exams in a process of its own.
 
         Args:
-            labelled: Folder of exams with labels, as :meth:`collect` makes it.
+            labelled: Folder of exams with labels, as :meth:`collect` makes it; for classes, of exams that have a
+                ``group`` in their ``study.json``, or in a table ``groups.csv`` beside them.
             model: Pretrained model; from scratch without it.
             transfer: ``all``, ``decoder`` or ``multitask``.
             steps: Training steps, 0 for a sensible number.
             device: ``auto``, ``cpu`` or ``cuda:N``.
+            target: ``segmentation``, or ``classification`` of whole exams.
+            network: ``unet`` or ``mask-rcnn``, from scratch; a model brings its own.
             settings: Further settings; they override.
             onUpdate: Called with status and new events.
             onFinished: Called with the last status.
@@ -558,8 +610,8 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
         Raises:
             RuntimeError: Waited for, and the job failed; the message says why.
         """
-        document = {**self.finetuneSettings(labelled, model, transfer, steps, device), **(settings or {})}
-        folder = self.workers.run("finetune", document)
+        document = self.finetuneSettings(labelled, model, transfer, steps, device, target, network)
+        folder = self.workers.run("finetune", {**document, **(settings or {})})
         self._follow(folder, onUpdate, onFinished)
         if waitForCompletion:
             self.wait(folder)
@@ -567,17 +619,24 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
 
     @staticmethod
     def finetuneSettings(
-        labelled: str | Path, model: str | Path | None, transfer: str, steps: int, device: str
+        labelled: str | Path,
+        model: str | Path | None,
+        transfer: str,
+        steps: int,
+        device: str,
+        target: str = Target.Segmentation.value,
+        network: str = Network.UNet.value,
     ) -> dict[str, Any]:
         """Settings of a fine-tuning job; see :meth:`finetune`."""
         settings: dict[str, Any] = {
             "data": {"path": str(Path(labelled).resolve())},
+            "target": target,
             "schedule": {"steps": steps},
             "device": device,
         }
         if model:
-            settings |= {"init": str(Path(model).resolve()), "transfer": transfer}
-        return settings
+            return settings | {"init": str(Path(model).resolve()), "transfer": transfer}
+        return settings | {"network": {"kind": network}}
 
     def forecast(self, settings: Mapping[str, Any]) -> Path:
         """Makes the first steps of a fine-tuning in a job; its ``probe.json`` has time and memory of the whole."""
@@ -587,7 +646,8 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
         """Asks a process which devices there are; its ``probe.json`` names them."""
         return self.workers.run("probe", {})
 
-    def collect(self, exam: "SceneExam", segmentations: Sequence[Any], folder: str | Path) -> Path:
+    @staticmethod
+    def collect(exam: "SceneExam", segmentations: Sequence[Any], folder: str | Path) -> Path:
         """Adds an exam with these segments to the labelled exams in a folder; returns where it lies."""
         from SSLPanels import corrections
 
@@ -698,8 +758,8 @@ class SSLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     @property
     def busy(self) -> bool:
-        """Whether a job is being followed, or its result comes into the scene."""
-        return self.monitor.follower.active or self.segmentPanel.loading
+        """Whether a job is being followed, its result comes into the scene, or segments are collected."""
+        return self.monitor.follower.active or self.segmentPanel.loading or self.correctPanel.collecting
 
     def follow(self, folder: Path, onFinished: Callable[[Path, jobs.Status], None]) -> None:
         """Shows a job's progress; calls back when it has ended."""
@@ -899,9 +959,15 @@ class SSLSegmentationTest(ScriptedLoadableModuleTest):
             "crossingsGroupBox": "ctkCollapsibleGroupBox",
             "examProgressBar": "QProgressBar",
             "stepsSpinBox": "QSpinBox",
+            "classifyButton": "QPushButton",
         }
         for name, kind in expected.items():
             self.assertEqual(getattr(panel.ui, name).className(), kind, name)
+        self.assertEqual(panel.ui.transferComboBox.currentText, Transfer.All.label())
+        panel.parameters.target = Target.Classification
+        self.assertEqual(panel.ui.targetKindComboBox.currentText, Target.Classification.label())
+        self.assertFalse(panel.ui.labelsComboBox.enabled)
+        panel.parameters.target = Target.Segmentation
         for name in ("volumeSelector", "segmentEditorWidget", "crossingsTableView"):
             self.assertIs(getattr(panel.ui, name).mrmlScene(), slicer.mrmlScene, name)
         self.assertFalse(panel.ui.segmentButton.enabled)

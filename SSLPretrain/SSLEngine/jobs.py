@@ -291,6 +291,7 @@ class Status:
         pid: Process id of the worker, None without one.
         loss: Last training loss.
         memory_bytes: Peak memory of the worker.
+        code: Exit code of a failed job; None where it has not failed, or could not say.
     """
 
     state: str
@@ -303,6 +304,7 @@ class Status:
     pid: int | None = None
     loss: float | None = None
     memory_bytes: int | None = None
+    code: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The fields as plain JSON values."""
@@ -339,6 +341,7 @@ def status(folder: Path) -> Status:
         pid=None if worker is None or not running else int(worker["pid"]),
         loss=last.get("loss"),
         memory_bytes=last.get("memory_bytes"),
+        code=last.get("code") if state == FAILED else None,
     )
 
 

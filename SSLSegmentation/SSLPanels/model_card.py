@@ -44,6 +44,16 @@ def can_segment(card: Mapping[str, Any]) -> bool:
     return bool(card.get("labels"))
 
 
+def can_classify(card: Mapping[str, Any]) -> bool:
+    """Whether the model has learned classes of exams."""
+    return card.get("kind") == "classification"
+
+
+def can_predict_planes(card: Mapping[str, Any]) -> bool:
+    """Whether the model has learned crossing lines, and nothing else since: fine-tuning takes their heads off."""
+    return card.get("kind") == "pretrained" and "crossings" in card.get("pretexts", {})
+
+
 def can_find_anomalies(card: Mapping[str, Any]) -> bool:
     """Whether the model has learned to find distortions, and nothing else since."""
     return card.get("kind") == "pretrained" and "distortions" in card.get("pretexts", {})
@@ -54,7 +64,7 @@ def describe(card: Mapping[str, Any]) -> str:
     kind, what = _("Pretrained; fine-tune it before it can segment"), ""
     if can_segment(card):
         kind, what = _("Segments"), ", ".join(str(entry["name"]) for entry in card["labels"])
-    elif card.get("kind") == "classification":
+    elif can_classify(card):
         kind, what = _("Tells the class of an exam"), ", ".join(str(name) for name in card.get("groups", []))
     grid = card.get("grid", {})
     provenance = card.get("provenance", {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,10 @@ from . import corrections_folder
 from . import devices
 from . import model_card
 from . import wording
+from .choices import LabelsFrom
+from .choices import Network
+from .choices import Target
+from .choices import Transfer
 from .follower import JobFollower
 from .section import Section
 from .workers import jobs_folder
@@ -91,14 +96,20 @@ class ModelPanel(Section):
         self._shown = ""
         self.update()
 
-    def knows(self, pretext: str, model: str) -> bool:
-        """Whether the chosen model has learned a pretext."""
-        return bool(model) and pretext in self._card.get("pretexts", {})
-
     @property
     def canSegment(self) -> bool:
         """Whether the chosen model has learned labels."""
         return model_card.can_segment(self._card)
+
+    @property
+    def canClassify(self) -> bool:
+        """Whether the chosen model has learned classes of exams."""
+        return model_card.can_classify(self._card)
+
+    @property
+    def canPredictPlanes(self) -> bool:
+        """Whether the chosen model has learned crossing lines."""
+        return model_card.can_predict_planes(self._card)
 
     @property
     def canFindAnomalies(self) -> bool:
@@ -127,21 +138,42 @@ class ModelPanel(Section):
         if self.parameters.device != self._shown:
             self._shown = self.parameters.device
             devices.fill(self.ui.deviceComboBox, self._devices, self._shown)
+        node = self.parameters
+        classes = node.target is Target.Classification
+        self.ui.labelsComboBox.enabled = not classes
+        self.ui.networkComboBox.enabled = node.transfer is Transfer.Scratch
         count = len(corrections_folder.collected(self.labelledFolder))
-        self.ui.collectedLabel.text = _("Labelled exams collected: {count}, in {folder}").format(
-            count=count, folder=self.labelledFolder
-        )
-        needs_model = self.parameters.transfer.name != "Scratch"
-        ready = (bool(self._card) or not needs_model) and self._hasLabels(count)
-        self.ui.finetuneButton.enabled = ready and not self.owner.busy
-        self.ui.forecastButton.enabled = self.ui.finetuneButton.enabled
-        hint = _("Choose a pretrained model, or 'Scratch'; and segments in the scene, or a folder of labelled exams.")
-        self.ui.finetuneButton.toolTip = _("Trains the model on the labels in a process of its own.") if ready else hint
+        collected = _("Labelled exams collected: {count}, in {folder}").format(count=count, folder=self.labelledFolder)
+        groups = _("The class of an exam is the group in its study.json, or stands in groups.csv in the folder.")
+        self.ui.collectedLabel.text = groups if classes else collected
+        reason = self._whyNot(count)
+        for button in (self.ui.finetuneButton, self.ui.forecastButton):
+            button.enabled = not reason and not self.owner.busy
+        self.ui.finetuneButton.toolTip = reason or _("Trains the model on the labels in a process of its own.")
+        self.ui.reasonLabel.text = reason
+        self.ui.reasonLabel.setVisible(bool(reason))
 
-    def _hasLabels(self, collected: int) -> bool:
-        if self.parameters.labelsFrom.name == "Folder":
-            return bool(self.parameters.labelled) and Path(self.parameters.labelled).is_dir()
-        return collected > 0 or (self.exam is not None and bool(self.owner.correctPanel.segmentations()))
+    def _whyNot(self, collected: int) -> str:
+        """Why nothing can be learned with these parameters, in one sentence; empty where it can."""
+        node = self.parameters
+        scratch = node.transfer is Transfer.Scratch
+        network = node.network.value if scratch else self._card.get("network", {}).get("kind")
+        regions = network == Network.MaskRcnn.value
+        folder = bool(node.labelled) and Path(node.labelled).is_dir()
+        if not scratch and not self._card:
+            return _("Choose a pretrained model, or train from scratch.")
+        if regions and node.transfer is Transfer.Multitask:
+            return _("A Mask R-CNN learns one thing at a time; choose another transfer.")
+        if node.target is Target.Classification:
+            if node.transfer is Transfer.Multitask:
+                return _("Classes are not learned along with something else; choose another transfer.")
+            if scratch and regions:
+                return _("A Mask R-CNN needs a pretrained model to learn classes; choose one, or the U-Net.")
+            return "" if folder else _("Choose the folder of exams whose classes are known.")
+        if node.labelsFrom is LabelsFrom.Folder:
+            return "" if folder else _("Choose the folder of labelled exams.")
+        drawn = self.exam is not None and bool(self.owner.correctPanel.segmentations())
+        return "" if drawn or collected else _("Draw segments in this scene first, or learn from a folder.")
 
     def _readCard(self, path: str) -> dict[str, Any]:
         if not path:
@@ -157,25 +189,45 @@ class ModelPanel(Section):
 
     def onFinetune(self) -> None:
         """Collects the scene's segments if they are meant, and starts the training."""
+        self._withLabels(self._startFinetuning)
+
+    def _startFinetuning(self) -> None:
         with slicer.util.tryWithErrorDisplay(_("The fine-tuning could not be started."), waitCursor=True):
             self.owner.follow(self.logic.workers.run("finetune", self._settings()), self._onFinished)
 
     def onForecast(self) -> None:
         """Tells how long the training will take and how much memory it needs."""
+        self._withLabels(self._startForecast)
+
+    def _startForecast(self) -> None:
         with slicer.util.tryWithErrorDisplay(_("The forecast could not be started."), waitCursor=True):
             self.ui.forecastLabel.text = _("Making two steps ...")
             self.owner.follow(self.logic.forecast(self._settings()), self._onForecast)
 
-    def _settings(self) -> dict[str, Any]:
-        """Settings of the training; the scene's segments are collected first if they are meant."""
+    def _withLabels(self, start: Callable[[], None]) -> None:
+        """Starts something when the labels are there: the scene's segments are collected first if they are meant."""
         node = self.parameters
-        segmentations = self.owner.correctPanel.segmentations()
-        if node.labelsFrom.name == "Scene" and self.exam is not None and segmentations:
-            self.logic.collect(self.exam, segmentations, self.labelledFolder)
-        scratch = node.transfer.name == "Scratch"
-        model = None if scratch else node.model
-        transfer = "all" if scratch else node.transfer.value
-        return self.logic.finetuneSettings(self.labelledFolder, model, transfer, node.steps, node.device)
+        meant = node.target is Target.Segmentation and node.labelsFrom is LabelsFrom.Scene
+        if meant and self.exam is not None and self.owner.correctPanel.segmentations():
+            self.owner.correctPanel.collect(start)
+        else:
+            start()
+
+    def _settings(self) -> dict[str, Any]:
+        """Settings of the training."""
+        node = self.parameters
+        model = None if node.transfer is Transfer.Scratch else node.model
+        settings = self.logic.finetuneSettings(
+            self.labelledFolder,
+            model,
+            node.transfer.value,
+            node.steps,
+            node.device,
+            node.target.value,
+            node.network.value,
+        )
+        settings["schedule"]["batch"] = node.slicesPerStep
+        return settings
 
     def _onForecast(self, folder: Path, status: jobs.Status) -> None:
         self.ui.forecastLabel.text = ""

@@ -134,8 +134,7 @@ class PlanesPanel(Section):
 
     def update(self) -> None:
         """Predicting planes needs an exam and a model that has learned lines, and no other job."""
-        model = self.parameters.model if self.parameters is not None else ""
-        able = self.owner.modelPanel.knows("crossings", model)
+        able = self.owner.modelPanel.canPredictPlanes
         self.ui.predictPlanesButton.enabled = self.exam is not None and able and not self.owner.busy
 
     def onPredict(self) -> None:

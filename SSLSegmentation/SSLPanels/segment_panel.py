@@ -1,4 +1,4 @@
-"""Section 4: segment a view, an exam, a cine or a folder, and see volumes and curves."""
+"""Section 4: segment a view, an exam, a cine or a folder, tell its class, look for anomalies; volumes and curves."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from slicer.i18n import tr as _
 
 from SSLEngine import jobs
 
+from . import wording
+from .choices import Scope
 from .curves import show
 from .section import Section
 from .stepper import Stepper
@@ -20,6 +22,7 @@ from .stepper import Stepper
 if TYPE_CHECKING:
     from SSLPanels.results import Results
     from SSLScene.anomalies import Anomalies
+    from SSLScene.classes import ExamClass
     from SSLScene.exams import SceneExam
     from SSLScene.exams import SceneView
 
@@ -33,6 +36,9 @@ class SegmentPanel(Section):
         self.tiePath(self.ui.batchPathLineEdit, "batch")
         self.ui.segmentButton.connect("clicked()", self.onSegment)
         self.ui.anomaliesButton.connect("clicked()", self.onAnomalies)
+        self.ui.classifyButton.connect("clicked()", self.onClassify)
+        self.ui.decidingSliceButton.connect("clicked()", self.onDecidingSlice)
+        self._class: ExamClass | None = None
         self._stepper = Stepper()
         self.showResults(None)
 
@@ -57,30 +63,32 @@ class SegmentPanel(Section):
         if self.parameters is None:
             return
         self.showPaths([(self.ui.batchPathLineEdit, "batch")])
-        scope = self.parameters.scope.name
-        self.ui.volumeSelector.enabled = scope == "View"
-        self.ui.batchPathLineEdit.enabled = scope == "Folder"
+        scope, model = self.parameters.scope, self.owner.modelPanel
+        self.ui.volumeSelector.enabled = scope is Scope.View
+        self.ui.batchPathLineEdit.enabled = scope is Scope.Folder
         there = {
-            "View": self.parameters.volume is not None,
-            "Exam": self.exam is not None,
-            "Folder": bool(self.parameters.batch) and Path(self.parameters.batch).is_dir(),
+            Scope.View: self.parameters.volume is not None,
+            Scope.Exam: self.exam is not None,
+            Scope.Folder: bool(self.parameters.batch) and Path(self.parameters.batch).is_dir(),
         }[scope]
-        able = self.owner.modelPanel.canSegment
-        self.ui.segmentButton.enabled = there and able and not self.owner.busy
+        self.ui.segmentButton.enabled = there and model.canSegment and not self.owner.busy
         tip = _("Segments in a process of its own and puts the result into a segmentation node.")
-        if not able:
+        if model.canClassify:
+            tip = _("This model tells the class of an exam and has learned no labels; choose one that has.")
+        elif not model.canSegment:
             tip = _("Choose a model that has learned labels, or fine-tune one, first.")
         elif not there:
             tip = _("Choose what to segment first.")
         self.ui.segmentButton.toolTip = tip
-        able = self.owner.modelPanel.canFindAnomalies
-        self.ui.anomaliesButton.enabled = self.exam is not None and able and not self.owner.busy
+        free = self.exam is not None and not self.owner.busy
+        self.ui.anomaliesButton.enabled = free and model.canFindAnomalies
+        self.ui.classifyButton.enabled = free and model.canClassify
 
     def onSegment(self) -> None:
         """Starts the job."""
         with slicer.util.tryWithErrorDisplay(_("The segmentation could not be started."), waitCursor=True):
             node = self.parameters
-            if node.scope.name == "Folder":
+            if node.scope is Scope.Folder:
                 folder = self.logic.segmentFolder(node.model, node.batch, node.device, node.largestComponent)
                 self.owner.follow(folder, self._onFolderFinished)
                 return
@@ -89,7 +97,7 @@ class SegmentPanel(Section):
             self.owner.follow(folder, functools.partial(self._onFinished, exam, chosen))
 
     def _chosen(self, node: Any) -> tuple[SceneExam, list[SceneView]]:
-        if node.scope.name == "Exam":
+        if node.scope is Scope.Exam:
             return self.exam, list(self.exam.views)
         for item in self.exam.views if self.exam is not None else []:
             if node.volume in item.volumes:
@@ -123,8 +131,7 @@ class SegmentPanel(Section):
 
     def showResults(self, found: Results | None) -> None:
         """Shows the table and, of a cine, the curve and the slider."""
-        self.ui.resultsTableView.setVisible(found is not None)
-        self.ui.resultsTableView.setMRMLTableNode(found.table if found is not None else None)
+        self._showTable(found.table if found is not None else None)
         chart = found.chart if found is not None else None
         self.ui.volumePlotWidget.setVisible(chart is not None)
         if chart is not None:
@@ -132,6 +139,32 @@ class SegmentPanel(Section):
         browser = next((v.browser for v in self.exam.views if v.browser is not None), None) if self.exam else None
         self.ui.seekWidget.setVisible(browser is not None)
         self.ui.seekWidget.setMRMLSequenceBrowserNode(browser)
+
+    def _showTable(self, table: Any, found: ExamClass | None = None) -> None:
+        """Shows a table node, and what is said of the exam's class where that is what it belongs to."""
+        self.ui.resultsTableView.setVisible(table is not None)
+        self.ui.resultsTableView.setMRMLTableNode(table)
+        self._class = found
+        self.ui.classLabel.text = wording.exam_class(found.probabilities) if found is not None else ""
+        self.ui.classLabel.setVisible(found is not None)
+        self.ui.decidingSliceButton.setVisible(found is not None)
+
+    def onClassify(self) -> None:
+        """Lets the model tell the class of the exam."""
+        with slicer.util.tryWithErrorDisplay(_("The exam could not be classified."), waitCursor=True):
+            exam = self.exam
+            folder = self.logic.startClassifying(self.parameters.model, exam, self.parameters.device)
+            self.owner.follow(folder, functools.partial(self._onClassified, exam))
+
+    def _onClassified(self, exam: SceneExam, folder: Path, status: jobs.Status) -> None:
+        if status.state == jobs.FINISHED and exam is self.exam:
+            found = self.logic.showClass(exam, folder)
+            self._showTable(found.weights, found)
+
+    def onDecidingSlice(self) -> None:
+        """Goes to the slice that counted most."""
+        if self.exam is not None and self._class is not None:
+            self.logic.goToSlice(self.exam, self._class.slices[0])
 
     def onAnomalies(self) -> None:
         """Looks for what is unusual in the exam."""
@@ -145,8 +178,7 @@ class SegmentPanel(Section):
             self._stepper.run(self.logic.showingAnomalies(exam, folder), self._onAnomaliesShown, self._onError)
 
     def _onAnomaliesShown(self, found: Anomalies) -> None:
-        self.ui.resultsTableView.setVisible(True)
-        self.ui.resultsTableView.setMRMLTableNode(found.table)
+        self._showTable(found.table)
         self.owner.update()
 
     def predictPlanes(self) -> None:

@@ -50,6 +50,8 @@ def kinds() -> dict[str, str]:
         "probe": _("Looking at the devices"),
         "phantom": _("Making synthetic exams"),
         "planes": _("Predicting planes"),
+        "classify": _("Classifying an exam"),
+        "anomalies": _("Looking for anomalies"),
         "targets": _("Drawing targets"),
         "export": _("Exporting"),
     }
@@ -85,8 +87,15 @@ def forecast(document: Mapping[str, Any]) -> str:
     )
 
 
+def exam_class(probabilities: Mapping[str, float]) -> str:
+    """How likely each class is, the most likely first."""
+    return ", ".join(f"{name} {100 * share:.0f} %" for name, share in probabilities.items())
+
+
 def sentence(folder: Path, status: jobs.Status) -> str:
     """Why a job did not finish, in one sentence; also of a worker that ended before it could say so itself."""
+    if status.code == jobs.EXIT_MEMORY:
+        return out_of_memory(jobs.load(folder)["kind"])
     if status.state != jobs.LOST:
         return status.message or _("The job failed without saying why.")
     last = jobs.log_tail(folder, 1)
@@ -94,7 +103,17 @@ def sentence(folder: Path, status: jobs.Status) -> str:
         return _("A Python package is missing ({error}); install the requirements, then resume.").format(
             error=last.partition(": ")[2]
         )
-    return _("The worker was ended from outside, perhaps for want of memory; make the batch smaller, then resume.")
+    return _(
+        "The worker was ended from outside, perhaps for want of memory: resume it, or start again with fewer "
+        "'Slices per step'."
+    )
+
+
+def out_of_memory(kind: str) -> str:
+    """What helps a job of a kind, in the words of the panels; the engine names its settings."""
+    if kind in ("pretrain", "finetune", "study-labels", "probe"):
+        return _("Out of memory: start again with fewer 'Slices per step', or close other programs.")
+    return _("Out of memory: choose another device, or close other programs.")
 
 
 def killed() -> str:

@@ -89,6 +89,12 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Window]:
     assert not errors, errors[-1]
 
 
+def choose(box: Any, text: str) -> None:
+    """Chooses an item of a combo box by what it shows."""
+    assert box.findText(text) >= 0, [box.itemText(k) for k in range(box.count)]
+    box.currentIndex = box.findText(text)
+
+
 class Pulse:
     """A timer that notes how much work the event loop does between two of its ticks."""
 

@@ -14,6 +14,7 @@ import pytest
 
 from panel_window import ROOT
 from panel_window import Window
+from panel_window import choose
 from slicer_standin import pythonqt
 from SSLEngine import jobs
 from SSLEngine.finetuning import label_entry
@@ -25,6 +26,7 @@ from SSLEngine.studies import Study
 from SSLEngine.studies import View
 from SSLEngine.studies import read_study
 from toy_exams import toy_study
+from toy_exams import write_group_cohort
 
 #: Makes the README's jobs small. The files and folders that it names stand for a user's own.
 TINY: dict[str, Any] = {
@@ -287,11 +289,105 @@ def test_clicks_to_anomalies(window: Window, exams: Path, tmp_path: Path) -> Non
     assert not maps()
 
 
+def test_clicks_to_the_class_of_an_exam(
+    window: Window, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """Learned from a folder of exams with groups, told of the exam at hand; the same figures from the console."""
+    from SSLPanels.workers import Workers
+    from SSLScene import undo
+
+    cohort = write_group_cohort(tmp_path / "groups", 6)
+    panel, former = window.segmentation, window.segmentation.exam
+    prepare = Workers.prepare
+    small = {"schedule": {"steps": 4, "batch": 16}, "grid": {"spacing_mm": 5.0, "patch": 32}}
+    network = {"kind": "unet", "widths": [8, 16, 32]}
+
+    def smaller(self: Workers, kind: str, settings: Mapping[str, Any], *rest: Any) -> Path:
+        trains = kind == "finetune"
+        return prepare(self, kind, {**settings, **small, "network": network} if trains else settings, *rest)
+
+    monkeypatch.setattr(Workers, "prepare", smaller)
+    node = panel.parameters
+    node.model, node.labelled, node.device = "", "", "cpu"
+    ui = panel.ui
+    choose(ui.targetKindComboBox, "Classes of exams")
+    assert not ui.finetuneButton.enabled
+    assert ui.reasonLabel.text == "Choose a pretrained model, or train from scratch."
+    assert not ui.networkComboBox.enabled
+    choose(ui.transferComboBox, "From scratch, without the model")
+    assert ui.networkComboBox.enabled
+    assert ui.reasonLabel.text == "Choose the folder of exams whose classes are known."
+    ui.labelledPathLineEdit.currentPath = str(cohort)
+    assert "groups.csv" in ui.collectedLabel.text
+    assert ui.finetuneButton.enabled
+    choose(ui.networkComboBox, "Mask R-CNN: looks for regions")
+    assert not ui.finetuneButton.enabled
+    assert "pretrained" in ui.reasonLabel.text
+    choose(ui.networkComboBox, "U-Net: looks at every pixel")
+    assert ui.reasonLabel._real.isHidden()
+    ui.slicesSpinBox.value = 5
+    assert panel.modelPanel._settings()["schedule"] == {"steps": node.steps, "batch": 5}
+    ui.slicesSpinBox.value = 8
+    ui.finetuneButton.click()
+    tuned = panel.monitor.folder
+    assert window.spin_to_end(tuned).state == jobs.FINISHED, jobs.log_tail(tuned)
+    window.spin(lambda: node.model == str(tuned / jobs.MODEL_FILE))
+    assert jobs.load(tuned)["settings"]["target"] == "classification"
+    assert "Tells the class of an exam</b> thick, thin" in ui.cardLabel.text
+    assert not ui.classifyButton.enabled, "there is no exam"
+    # Another transfer's sentence, where the model cannot be taught so.
+    choose(ui.transferComboBox, "Train what it learned before along")
+    assert "choose another transfer" in ui.reasonLabel.text
+
+    exam = panel.logic.loadStudy(next(p for p in sorted(cohort.iterdir()) if p.is_dir()))
+    panel.setExam(exam)
+    request.addfinalizer(lambda: (panel.logic.removeExam(exam), panel.setExam(former)))
+    assert not ui.segmentButton.enabled
+    assert "has learned no labels" in ui.segmentButton.toolTip
+    assert ui.classLabel._real.isHidden()
+    assert ui.classifyButton.enabled
+    ui.classifyButton.click()
+    assert not ui.classifyButton.enabled, "one job at a time"
+    window.spin(lambda: not panel.busy)
+    assert not pythonqt.slot_errors, pythonqt.slot_errors
+    document = jobs.read_json(panel.monitor.folder / "result.json")
+    assert document["known"] in ("thick", "thin")
+    likely = sorted(document["probabilities"].items(), key=lambda pair: -pair[1])
+    assert ui.classLabel.text == ", ".join(f"{name} {100 * share:.0f} %" for name, share in likely)
+    table = ui.resultsTableView.mrmlTableNode()
+    assert table.GetName() == "Weight of slices"
+    assert table.GetNumberOfRows() == len(document["attention"]) == 5
+    window.picture(panel, "segmentation-classified", 2100)
+    # The slice that counted most comes into the red view, turned as it is.
+    ui.decidingSliceButton.click()
+    assert not pythonqt.slot_errors, pythonqt.slot_errors
+    heaviest = max(document["attention"], key=lambda entry: entry["weight"])
+    item = exam.views[int(heaviest["view"][:2])]
+    plane = item.view.planes[heaviest["slice"]]
+    red = window.scene.GetSingletonNode("Red", "vtkMRMLSliceNode").GetSliceToRAS()
+    centre = [red.GetElement(row, 3) for row in range(3)]
+    np.testing.assert_allclose(centre, plane.centre * [-1, -1, 1], atol=1e-3)
+    composite = window.scene.GetSingletonNode("Red", "vtkMRMLSliceCompositeNode")
+    assert composite.GetBackgroundVolumeID() == item.volume_of_slice(heaviest["slice"]).GetID()
+    # Again from the console: the same figures, and nothing is left of the first time.
+    found = panel.logic.classify(node.model, exam, "cpu", waitForCompletion=True)
+    assert (found.group, found.probabilities) == (document["group"], pytest.approx(document["probabilities"]))
+    weights = [entry.weight for entry in found.slices]
+    assert weights == sorted(weights, reverse=True)
+    assert sum(weights) == pytest.approx(1, abs=1e-5)
+    own = undo.owned_nodes(window.scene, f"{exam.token} classes", "vtkMRMLTableNode")
+    assert own == [found.table, found.weights]
+    cells = [found.table.GetTable().GetValue(row, 0).ToString() for row in range(2)]
+    assert cells == list(found.probabilities) == [name for name, _ in likely]
+    choose(ui.targetKindComboBox, "Segments")
+    choose(ui.transferComboBox, "Train all of the model")
+
+
 def test_clicks_to_a_segmented_folder(console: dict[str, Any], window: Window, exams: Path) -> None:
     panel = window.segmentation
     panel.useModel(console["tuned"] / jobs.MODEL_FILE)
     panel.parameters.device = "cpu"
-    panel.ui.scopeComboBox.currentIndex = panel.ui.scopeComboBox.findText("Folder")
+    choose(panel.ui.scopeComboBox, "All exams of a folder")
     assert not panel.ui.segmentButton.enabled
     panel.ui.batchPathLineEdit.currentPath = str(exams)
     assert panel.ui.segmentButton.enabled
@@ -307,7 +403,7 @@ def test_clicks_to_a_segmented_folder(console: dict[str, Any], window: Window, e
     assert kind == "info"
     assert str(folder / "segmentations") in text
     assert window.scene.GetNumberOfNodes() == nodes, "nothing comes into the scene"
-    panel.ui.scopeComboBox.currentIndex = panel.ui.scopeComboBox.findText("View")
+    choose(panel.ui.scopeComboBox, "One view")
 
 
 def test_clicks_to_a_segmented_cine(console: dict[str, Any], window: Window) -> None:
@@ -359,7 +455,7 @@ def test_devices_have_names_and_the_forecast_comes_before_the_training(
     panel.parameters.device = "cpu"
     # The forecast: of a fine-tuning on the exams themselves, which bring labels.
     panel.useModel(console["job"] / jobs.MODEL_FILE)
-    panel.ui.labelsComboBox.currentIndex = panel.ui.labelsComboBox.findText("Folder")
+    choose(panel.ui.labelsComboBox, "Labelled exams of a folder")
     panel.parameters.labelled = str(console["exam"].study.path.parent)
     panel.ui.stepsSpinBox.value = 40
     assert panel.ui.forecastButton.enabled

@@ -23,6 +23,7 @@ slicer = pytest.importorskip("slicer", reason="slicer-core is not installed", ex
 from panel_window import ROOT  # noqa: E402
 from panel_window import Pulse  # noqa: E402
 from panel_window import Window  # noqa: E402
+from panel_window import choose  # noqa: E402
 from slicer_standin import pythonqt  # noqa: E402
 from SSLEngine import jobs  # noqa: E402
 
@@ -222,6 +223,85 @@ def test_settings_of_the_panel(window: Window) -> None:
     assert panel.ui.patchSpinBox.value == 144
 
 
+def test_a_network_that_cannot_learn_the_pretexts_is_not_started(
+    window: Window, exams: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reason stands in the panel instead of in a failed job; a script hears it as an error."""
+    from SSLEngine.settings import Pretrain
+    from SSLEngine.settings import parse
+
+    panel = window.pretrain
+    node = panel._parameterNode
+    hidden = panel.ui.reasonLabel._real.isHidden
+    assert panel.ui.startButton.enabled
+    assert hidden()
+    choose(panel.ui.networkComboBox, "Mask R-CNN: looks for regions")
+    assert node.network.value == "mask-rcnn"
+    for ticks, can in (({"positions"}, False), ({"positions", "distortions"}, False), ({"distortions"}, True)):
+        for name in ("positions", "distortions"):
+            getattr(panel.ui, f"{name}CheckBox").checked = name in ticks
+        assert panel.ui.startButton.enabled is panel.ui.forecastButton.enabled is can, ticks
+        assert hidden() is can
+        assert ("learns to find distortions and nothing else" in panel.ui.reasonLabel.text) is not can
+        if not can:
+            with pytest.raises(ValueError, match="nothing else"):
+                panel.logic.settings(node)
+        if len(ticks) == 2:
+            panel.ui.advancedGroupBox.collapsed = False
+            window.picture(panel, "pretrain-network", 1700)
+            panel.ui.advancedGroupBox.collapsed = True
+    parsed = parse(panel.logic.settings(node), Pretrain)
+    assert (parsed.network.kind, parsed.pretext) == ("mask-rcnn", ("distortions",))
+    assert parsed.network.widths == (8, 16, 32), "further settings of the network stay"
+    panel.ui.distortionsCheckBox.checked = False
+    assert "Nothing to learn" in panel.ui.reasonLabel.text
+    panel.ui.positionsCheckBox.checked = True
+    choose(panel.ui.networkComboBox, "U-Net: looks at every pixel")
+    assert panel.ui.startButton.enabled
+    # The same from the console.
+    asked: list[Any] = []
+    monkeypatch.setattr(panel.logic.workers, "run", lambda *arguments: asked.append(arguments) or tmp_path)
+    monkeypatch.setattr(panel.logic, "follow", lambda *arguments: None)
+    with pytest.raises(ValueError, match="nothing else"):
+        panel.logic.start(exams, network="mask-rcnn")
+    with pytest.raises(ValueError, match="resnet"):
+        panel.logic.start(exams, network="resnet")
+    assert not asked
+    more = {"network": {"mask_rcnn": {"channels": 32}}}
+    panel.logic.start(exams, pretexts=["distortions"], network="mask-rcnn", settings=more)
+    (arguments,) = asked
+    assert parse(arguments[1], Pretrain).network.kind == "mask-rcnn"
+    assert parse(arguments[1], Pretrain).network.mask_rcnn.channels == 32
+
+
+def test_lists_are_in_words(window: Window) -> None:
+    """What a person chooses from reads as words; Slicer would show the names of enumerations."""
+    boxes = {
+        window.pretrain: {"preset": "presetComboBox", "network": "networkComboBox"},
+        window.segmentation: {
+            "target": "targetKindComboBox",
+            "labelsFrom": "labelsComboBox",
+            "transfer": "transferComboBox",
+            "network": "networkComboBox",
+            "scope": "scopeComboBox",
+        },
+    }
+    for panel, names in boxes.items():
+        node = panel.logic.getParameterNode()
+        for parameter, name in names.items():
+            box = getattr(panel.ui, name)
+            before = getattr(node, parameter)
+            shown = [box.itemText(k) for k in range(box.count)]
+            assert shown == [member.label() for member in type(before)]
+            assert all(text[0].isupper() for text in shown)
+            # Each choice arrives, and a parameter that is set shows its own words.
+            for index, member in enumerate(type(before)):
+                box.currentIndex = index
+                assert getattr(node, parameter) is member
+                setattr(node, parameter, before)
+                assert box.currentText == before.label()
+
+
 def test_forecasts_time_and_memory(window: Window) -> None:
     panel = window.pretrain
     panel.ui.forecastButton.click()
@@ -370,7 +450,7 @@ FAULTS = {
         ("settings", 2, "steps"),
         ("no exams", 2, "holds no image"),
         ("broken file", 2, "broken.nii.gz"),
-        ("no memory", 4, "Out of memory: use a smaller schedule.batch"),
+        ("no memory", 4, "Out of memory: start again with fewer 'Slices per step'"),
         ("missing package", 1, "The Python package 'monai' is missing"),
         ("no settings", 1, "The Python package 'msgspec' is missing"),
         ("nothing installed", None, "Python package is missing"),
@@ -553,6 +633,15 @@ def test_dropped_folder_is_loaded(window: Window, exams: Path) -> None:
     assert panel.parameters.study == str(sorted(exams.iterdir())[1])
 
 
+def started(window: Window, kind: str) -> Path:
+    """The job that follows upon the collecting of segments."""
+    panel = window.segmentation
+    window.spin(lambda: not panel.correctPanel.collecting)
+    assert panel.monitor.folder is not None
+    assert panel.monitor.folder.name.startswith(kind)
+    return panel.monitor.folder
+
+
 def draw_labels(window: Window) -> Any:
     """A person's segmentation of the short-axis view: here the phantom's own labels."""
     from SSLEngine.studies import read_study
@@ -576,9 +665,10 @@ def test_fine_tunes_on_the_scenes_segments(window: Window) -> None:
     panel.ui.stepsSpinBox.value = 4
     assert panel.ui.finetuneButton.enabled
     panel.ui.finetuneButton.click()
+    assert not panel.ui.finetuneButton.enabled, "the segments are collected first"
+    folder = started(window, "finetune")
     assert not pythonqt.slot_errors
     assert len(list((window.home / "labelled").glob("*/study.json"))) == 1
-    folder = panel.monitor.folder
     window.spin_to_end(folder)
     assert jobs.status(folder).state == jobs.FINISHED, jobs.log_tail(folder)
     window.spin(lambda: panel.parameters.model == str(folder / jobs.MODEL_FILE))
@@ -684,9 +774,11 @@ def test_corrects_and_fine_tunes_again(window: Window) -> None:
     window.scene.RemoveNode(slicer.util.getFirstNodeByClassByName("vtkMRMLSegmentationNode", "drawn"))
     panel.correctPanel.update()
     panel.ui.collectButton.click()
-    assert not pythonqt.slot_errors, pythonqt.slot_errors
+    window.spin(lambda: not panel.busy)
+    (collected,) = (p.parent for p in (window.home / "labelled").glob("*/study.json"))
+    assert window.application.messages[-1] == ("status", f"Collected in {collected}")
     panel.ui.finetuneButton.click()
-    folder = panel.monitor.folder
+    folder = started(window, "finetune")
     window.spin_to_end(folder)
     assert jobs.status(folder).state == jobs.FINISHED, jobs.log_tail(folder)
     window.spin(lambda: not panel.busy)

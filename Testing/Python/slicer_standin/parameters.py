@@ -168,9 +168,16 @@ def _number(field: Field, widget: Proxy) -> Any:
 
 def _combo(field: Field, widget: Proxy) -> Any:
     if isinstance(field.kind, type) and issubclass(field.kind, enum.Enum):
+        members = list(field.kind)
+        # As Slicer's QComboBoxToEnumConnector does: a member's method label(), else its name.
+        label = getattr(field.kind, "label", lambda member: member.name)
         widget.clear()
-        widget.addItems([member.name for member in field.kind])
-        return "currentIndexChanged(int)", lambda: field.kind[widget.currentText], _select(widget, lambda v: v.name)
+        widget.addItems([label(member) for member in members])
+        return (
+            "currentIndexChanged(int)",
+            lambda: members[widget.currentIndex],
+            lambda value: setattr(widget, "currentIndex", members.index(value)),
+        )
     choice = next((v for v in field.validators if isinstance(v, Choice)), None)
     if field.kind is not str:
         return None
