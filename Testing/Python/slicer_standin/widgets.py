@@ -56,6 +56,7 @@ class ctkCollapsibleButton(QtWidgets.QWidget):
         )
         self._header.clicked.connect(lambda: self.setCollapsed(not self._collapsed))
         self._collapsed = False
+        self._folded: list[QtWidgets.QWidget] = []
         self.setContentsMargins(0, self.HEADER, 0, 0)
         self._show_arrow()
 
@@ -70,9 +71,12 @@ class ctkCollapsibleButton(QtWidgets.QWidget):
         if collapsed == self._collapsed:
             return
         self._collapsed = collapsed
-        for child in self.children():
-            if isinstance(child, QtWidgets.QWidget) and child is not self._header:
-                child.setHidden(collapsed)
+        if collapsed:
+            below = [c for c in self.children() if isinstance(c, QtWidgets.QWidget) and c is not self._header]
+            # As in CTK: what was hidden before stays so when the rest is shown again.
+            self._folded = [child for child in below if not child.isHidden()]
+        for child in self._folded:
+            child.setHidden(collapsed)
         self.setMaximumHeight(self.HEADER if collapsed else 16777215)
         self._show_arrow()
         self.contentsCollapsed.emit(collapsed)
