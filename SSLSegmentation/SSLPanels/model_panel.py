@@ -53,6 +53,7 @@ class ModelPanel(Section):
         self.ui.jobComboBox.connect("activated(int)", self.onJob)
         self.ui.finetuneButton.connect("clicked()", self.onFinetune)
         self.ui.forecastButton.connect("clicked()", self.onForecast)
+        self._tellForecast("")
         self.refreshJobs()
 
     def refreshJobs(self) -> None:
@@ -201,7 +202,7 @@ class ModelPanel(Section):
 
     def _startForecast(self) -> None:
         with slicer.util.tryWithErrorDisplay(_("The forecast could not be started."), waitCursor=True):
-            self.ui.forecastLabel.text = _("Making two steps ...")
+            self._tellForecast(_("Making two steps ..."))
             self.owner.follow(self.logic.forecast(self._settings()), self._onForecast)
 
     def _withLabels(self, start: Callable[[], None]) -> None:
@@ -229,10 +230,14 @@ class ModelPanel(Section):
         settings["schedule"]["batch"] = node.slicesPerStep
         return settings
 
+    def _tellForecast(self, text: str) -> None:
+        self.ui.forecastLabel.text = text
+        self.ui.forecastLabel.setVisible(bool(text))
+
     def _onForecast(self, folder: Path, status: jobs.Status) -> None:
-        self.ui.forecastLabel.text = ""
+        self._tellForecast("")
         if status.state == jobs.FINISHED:
-            self.ui.forecastLabel.text = wording.forecast(jobs.read_json(folder / "probe.json")["forecast"])
+            self._tellForecast(wording.forecast(jobs.read_json(folder / "probe.json")["forecast"]))
             self._takeDevices(folder)
 
     def release(self) -> None:

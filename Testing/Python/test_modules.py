@@ -595,6 +595,19 @@ def test_loads_an_exam_and_shows_its_planes(window: Window, exams: Path) -> None
         assert not [n.GetName() for n in slicer.util.getNodesByClass(kind) if not n.GetHideFromEditors()]
 
 
+def test_a_tall_panel_leaves_no_gaps(window: Window) -> None:
+    """What is left of the height lies below the last section, not within one."""
+    for panel, names in (
+        (window.pretrain, ("exams", "pretexts", "settings", "run", "jobs")),
+        (window.segmentation, ("exam", "planes", "model", "segment")),
+    ):
+        window.picture(panel, f"{type(panel).__name__}-tall", 3000)
+        for name in names:
+            section = getattr(panel.ui, f"{name}CollapsibleButton")._real
+            wanted = max(section.sizeHint().height(), section.heightForWidth(section.width()))
+            assert section.height() <= wanted, f"{name}: {section.height()} px for {wanted}"
+
+
 def test_a_broken_exam_leaves_the_scene_as_it_was(window: Window, tmp_path: Path) -> None:
     (tmp_path / "a.nii.gz").write_bytes(b"no image")
     before = window.scene.GetNumberOfNodes()
