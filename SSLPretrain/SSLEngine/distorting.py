@@ -9,7 +9,9 @@ is put into a region is *levelled*: a smooth field is added that makes it agree 
 Poisson image interpolation does for the same reason (Tan et al., MICCAI 2021). No step is left at the edge.
 
 All work is done on square windows round the regions. More regions are drawn than are wanted, and the first that lie in
-the foreground, hardly overlap and really change the image are kept: a fixed number of draws, all of them on the CPU.
+the foreground and hardly overlap are distorted: a fixed number of draws, all of them on the CPU. Of those that really
+change the image, such are kept that the types occur about equally often in a batch: a blur is refused half the time, a
+filled region never.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ from .settings import Distortions
 TYPES: tuple[str, ...] = (*REGION_TYPES, "outpainting")
 
 #: Regions of an image that are made beyond the most that are wanted, for the case that others change too little.
-SPARE = 2
+SPARE = 3
+#: Rounds in which types that were kept too seldom are favoured.
+BALANCING = 10
 #: Regions that are drawn for each one wanted at most, before the spare ones.
 TRIES = 2
 #: Other places that are drawn for each region, to take content from one that is apart.
@@ -451,12 +455,42 @@ def least_square_change(images: torch.Tensor, mask: torch.Tensor, settings: Dist
     return settings.least_change**2 * images.var((1, 2, 3))[:, None] + 2 * variance
 
 
+def balanced(kinds: torch.Tensor, good: torch.Tensor, wanted: torch.Tensor, chances: torch.Tensor) -> torch.Tensor:
+    """Which regions to keep, ``(B, C)`` bool, so that the types occur about equally often in the batch.
+
+    Chance decides between the regions of an image (Gumbel's trick: each is kept in proportion to its type's weight),
+    and the weights are put right by what was kept, for :data:`BALANCING` rounds.
+
+    Args:
+        kinds: ``(B, C)`` class of each region.
+        good: ``(B, C)`` bool: which may be kept.
+        wanted: ``(B, 1)`` how many of an image are kept, as far as there are any.
+        chances: ``(B, C)`` uniform.
+    """
+    noise = -(-chances.clamp(1e-6, 1 - 1e-6).log()).log()
+    one_hot = functional.one_hot(kinds, 1 + len(TYPES)).to(noise.dtype)
+    possible = (one_hot.sum((0, 1)) > 0).sum()
+    favour, kept = torch.zeros_like(one_hot[0, 0]), good
+    for _ in range(BALANCING):
+        place = (noise + favour[kinds]).masked_fill(~good, -math.inf).argsort(1, descending=True).argsort(1)
+        kept = good & (place < wanted)
+        counts = (one_hot * kept[..., None]).sum((0, 1))
+        favour = favour - ((counts + 1) / (counts.sum() / possible + 1)).log()
+    return kept
+
+
 def outpainted(
-    found: Distorted, clean: torch.Tensor, mask: torch.Tensor, spacing_mm: float, settings: Distortions, draws: Draws
+    found: Distorted,
+    clean: torch.Tensor,
+    mask: torch.Tensor,
+    touched: torch.Tensor,
+    spacing_mm: float,
+    settings: Distortions,
+    draws: Draws,
 ) -> Distorted:
-    """Of a share of the images all but one place is filled with noise, as their only region, instead of ``found``."""
+    """Of a share of the ``touched`` images ``(B,)`` all but one place is filled with noise, as their only region."""
     (batch, most), side = found.kinds.shape, clean.shape[-1]
-    picked = draws.uniform(batch) < settings.outpainting
+    picked = touched & (draws.uniform(batch) < settings.outpainting)
     centres = drawn_places(mask, draws.uniform(batch, 1))
     offsets = (torch.arange(side, device=clean.device) - centres[:, 0, :, None]).float()
     sides = draws.uniform(batch, between=KEPT_SHARE) * side
@@ -493,7 +527,8 @@ def laid_over(
 def distort(images: torch.Tensor, settings: Distortions, spacing_mm: float, generator: torch.Generator) -> Distorted:
     """Distorts regions of every image; the images given are left as they are.
 
-    An image has fewer regions than were drawn for it, or none, where too few of the candidates can be used.
+    An image has fewer regions than were drawn for it, or none, where too few of the candidates can be used; a share of
+    the images has none in any case.
 
     Args:
         images: ``(B, 1, P, P)`` float32, standardised.
@@ -504,18 +539,22 @@ def distort(images: torch.Tensor, settings: Distortions, spacing_mm: float, gene
     batch, (fewest, most) = len(images), settings.regions
     draws = Draws(generator, images.device)
     wanted = torch.randint(fewest, most + 1, (batch, 1), generator=generator).to(images.device)
+    touched = draws.uniform(batch) >= settings.untouched
     mask = foreground(images, spacing_mm)
     windows, there = kept_apart(drawn_windows(mask, spacing_mm, settings, draws), mask, most + SPARE, settings)
     enabled = torch.tensor([1 + TYPES.index(name) for name in dict.fromkeys(settings.types)])
-    kinds = enabled[torch.randint(len(enabled), (there.numel(),), generator=generator)]
+    # Shuffled, not drawn: each type is tried equally often.
+    kinds = enabled[torch.randperm(there.numel(), generator=generator) % len(enabled)]
     patches = patches_of(images, windows)
     content = changed(patches, kinds, spacing_mm, settings, draws)
 
     there &= mean_square_change(patches, content).reshape(there.shape) >= least_square_change(images, mask, settings)
-    row, there = first_rows(there & (there.cumsum(1) <= wanted), most)
+    kinds = kinds.to(images.device)
+    kept = balanced(kinds.reshape(there.shape), there, wanted * touched[:, None], draws.uniform(*there.shape))
+    row, there = first_rows(kept, most)
 
-    found = Distorted(*laid_over(images, windows, content, row, there), kinds.to(images.device)[row] * there)
-    return outpainted(found, images, mask, spacing_mm, settings, draws) if settings.outpainting else found
+    found = Distorted(*laid_over(images, windows, content, row, there), kinds[row] * there)
+    return outpainted(found, images, mask, touched, spacing_mm, settings, draws) if settings.outpainting else found
 
 
 def instance_targets(found: Distorted, clean: torch.Tensor) -> list[Instances]:

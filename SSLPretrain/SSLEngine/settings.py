@@ -302,8 +302,9 @@ class Distortions(Strict, frozen=True):
     draw for every region. Grey values are in standard deviations of the image.
 
     Attributes:
-        types: Distortions that regions draw from, equally often.
+        types: Distortions that regions draw from, about equally often.
         regions: Regions of an image; fewer where too few places pass the conditions below.
+        untouched: Share of images that are left as they are, so that nothing is found where nothing is wrong.
         side: Longest diameter of a region, in ``unit``.
         unit: What ``side`` is counted in: a ``share`` of the image's side, or ``mm``.
         slimness: Largest share of the longest diameter by which the other may be shorter.
@@ -318,7 +319,7 @@ class Distortions(Strict, frozen=True):
         noise: Standard deviation of the added noise.
         inpainting: Standard deviation of the uniform noise that a region is filled with.
         bias: Strength of the smooth multiplicative field, plus or minus.
-        outpainting: Share of images of which, instead of regions, all but one place is filled with noise.
+        outpainting: Share of the other images of which, instead of regions, all but one place is filled with noise.
         background_weight: Weight of untouched pixels in the cross-entropy.
         dice: Weight of a Dice term beside the cross-entropy.
         restoration: Weight of the mean squared error of what is restored.
@@ -326,6 +327,7 @@ class Distortions(Strict, frozen=True):
 
     types: Annotated[tuple[RegionType, ...], msgspec.Meta(min_length=1)] = REGION_TYPES
     regions: tuple[Count, Count] = (1, 4)
+    untouched: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.1
     side: tuple[Positive, Positive] = (0.08, 0.30)
     unit: Literal["share", "mm"] = "share"
     slimness: Annotated[float, msgspec.Meta(ge=0, le=0.8)] = 0.5

@@ -16,6 +16,7 @@ from SSLEngine import distorting
 from SSLEngine.distorting import TYPES
 from SSLEngine.distorting import Distorted
 from SSLEngine.distorting import Patches
+from SSLEngine.distorting import balanced
 from SSLEngine.distorting import distort
 from SSLEngine.distorting import foreground
 from SSLEngine.distorting import instance_targets
@@ -67,7 +68,8 @@ def images() -> torch.Tensor:
 
 
 def distorted(images: torch.Tensor, seed: int = 0, **changes: object) -> Distorted:
-    return distort(images, Distortions(**changes), SPACING_MM, torch.Generator().manual_seed(seed))  # type: ignore[arg-type]
+    settings = Distortions(**{"untouched": 0.0, **changes})  # type: ignore[arg-type]
+    return distort(images, settings, SPACING_MM, torch.Generator().manual_seed(seed))
 
 
 # ---------------------------------------------------------------------------------------------
@@ -157,6 +159,40 @@ def test_foreground_is_the_tissue_and_everything_where_there_is_none() -> None:
     assert not mask[0, : 40 - reach].any()
     assert not mask[0, :, 100 + reach :].any()
     assert bool(mask[1].all())
+
+
+def test_no_type_is_rare_though_blurs_are_refused_more_often(images: torch.Tensor) -> None:
+    counts = torch.zeros(1 + len(TYPES), dtype=torch.int64)
+    for seed in range(16):
+        counts += torch.bincount(distorted(images, seed).kinds.flatten(), minlength=len(counts))
+    drawn = counts[1 : 1 + len(REGION_TYPES)]
+    assert drawn.sum() > 2.0 * 16 * len(images)
+    assert drawn.max() / drawn.min() < 1.5
+
+
+def test_balancing_favours_what_is_seldom_and_gives_no_more_than_is_wanted() -> None:
+    kinds = torch.tensor([[1, 1, 2, 1], [1, 2, 1, 1], [1, 1, 1, 2], [1, 1, 1, 1]])
+    good = torch.ones(4, 4, dtype=torch.bool)
+    good[3, 1:] = False
+    wanted = torch.tensor([[1], [2], [1], [3]])
+    chances = torch.rand(4, 4, generator=torch.Generator().manual_seed(0))
+    kept = balanced(kinds, good, wanted, chances)
+    assert kept.sum(1).tolist() == [1, 2, 1, 1]
+    assert not (kept & ~good).any()
+    # Three of the five that are kept can be of the second type, at most.
+    assert int((kinds[kept] == 2).sum()) in (2, 3)
+    assert not balanced(kinds, good, torch.zeros_like(wanted), chances).any()
+
+
+def test_a_share_of_images_is_left_untouched(images: torch.Tensor) -> None:
+    many = images.repeat(8, 1, 1, 1)
+    for outpainting in (0.0, 0.5):
+        found = distorted(many, untouched=0.4, outpainting=outpainting)
+        same = (found.images == many).flatten(1).all(1)
+        assert torch.equal(same, (found.kinds == 0).all(1))
+        assert 0.25 < same.float().mean() < 0.55
+        assert not found.regions[same].any()
+    assert not (distorted(many).kinds == 0).all(1).any()
 
 
 def test_the_same_seed_gives_the_same_distortions(images: torch.Tensor) -> None:
@@ -415,7 +451,7 @@ def batch_of(images: torch.Tensor) -> Batch:
 
 @pytest.fixture
 def task_and_target(images: torch.Tensor) -> tuple[DistortionPrediction, torch.Tensor]:
-    task, batch = DistortionPrediction(Distortions()), batch_of(images)
+    task, batch = DistortionPrediction(Distortions(untouched=0.0)), batch_of(images)
     task.distort(batch, torch.Generator().manual_seed(3))
     return task, task.target(batch)
 
@@ -463,9 +499,13 @@ def test_each_part_of_the_loss_is_felt(task_and_target: tuple[DistortionPredicti
     assert scores["restored_rmse"] == scores["untouched_rmse"]
 
 
-def test_images_without_distortions_cost_little_and_have_no_score(images: torch.Tensor) -> None:
-    task = DistortionPrediction(Distortions())
-    target = task.target(batch_of(images))
+@pytest.mark.parametrize("distorted_first", [False, True])
+def test_images_without_distortions_cost_little_and_have_no_score(images: torch.Tensor, distorted_first: bool) -> None:
+    task, batch = DistortionPrediction(Distortions(untouched=0.999)), batch_of(images)
+    if distorted_first:
+        task.distort(batch, torch.Generator().manual_seed(0))
+        assert torch.equal(batch.images, images)
+    target = task.target(batch)
     output = perfect(task, target).requires_grad_()
     loss = task.loss(output, target)
     loss.backward()

@@ -44,6 +44,7 @@ from SSLEngine.pretext.base import Batch
 from SSLEngine.pretext.base import Geometry
 from SSLEngine.pretext.base import Host
 from SSLEngine.pretraining import pretrain
+from SSLEngine.regions import Regions
 from SSLEngine.regions import anchor_sides
 from SSLEngine.regions import region_tasks
 from SSLEngine.segment import Segmenter
@@ -325,6 +326,30 @@ def test_true_regions_are_a_perfect_answer(toy_cohort: Path) -> None:
     # Where two regions overlap, the answer takes one and the truth the other.
     assert figures["region_dice"] == 1
     assert figures["type_accuracy"] > 0.95
+
+
+@pytest.mark.parametrize("untouched", [0.5, 0.999])
+def test_images_without_regions_are_learned_from_too(toy_cohort: Path, untouched: float) -> None:
+    described = {"kind": "mask-rcnn", "mask_rcnn": {**SMALL, "anchors_mm": [8, 16, 32, 48, 64]}}
+    given = {"pretext": ["distortions"], "distortions": {"untouched": untouched}, "network": described}
+    settings = parse(job_settings(toy_cohort, **given), Pretrain)
+    tasks = make_pretexts(["distortions"], settings)
+    records = list(study_records(read_cohort(toy_cohort).studies[0], [], settings.grid, []))
+    slices, generator = SliceSet(records, 3.0, CPU), torch.Generator().manual_seed(0)
+    batch = make_batch(slices, torch.arange(4), 64, None, generator)
+    torch.manual_seed(0)
+    network = make_network(settings.network, {"region": {"distortions": len(TYPES)}}, 3.0, restore=True)
+    [loss] = Regions().losses(network.train(), batch, tasks, torch.Generator().manual_seed(1)).values()
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert loss.isfinite()
+    assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)
+    # The classes of regions learn that there is nothing.
+    named = dict(network.named_parameters())["predictors.label.weight"]
+    assert named.grad is not None
+    assert named.grad.abs().max() > 0
+    [figures] = Regions().scores(network.eval(), batch, tasks, torch.Generator().manual_seed(1)).values()
+    # Without any region there is nothing to score; with some of them there is.
+    assert math.isnan(figures["ap50"]) == math.isnan(figures["region_dice"]) == (untouched == 0.999)
 
 
 def test_held_parts_learn_later(pretrained: Path, toy_cohort: Path, tmp_path: Path) -> None:
