@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -33,6 +34,10 @@ SHARED_SETTINGS = (
     *("data", "seed", "device", "grid", "network"),
     *("positions", "crossings", "location", "restoration", "distortions"),
 )
+
+#: What the system says of a path that cannot be used, whatever is tried.
+WRONG_PATH = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
+WRONG_PLACE = (errno.EROFS, errno.ENAMETOOLONG)
 
 # Verbs import what they need when they run: --help must answer at once, and light verbs must not wait for torch.
 
@@ -468,9 +473,24 @@ def explain(error: BaseException) -> tuple[int, str]:
         package = (error.name or "").partition(".")[0]
         return jobs.EXIT_OTHER, f"The Python package '{package}' is missing; install the requirements (README)."
     if isinstance(error, OSError):
-        return jobs.EXIT_OTHER, f"{error.filename or 'A file'}: {error.strerror or text}; check the path and the disk."
+        code = jobs.EXIT_UNUSABLE if isinstance(error, WRONG_PATH) or error.errno in WRONG_PLACE else jobs.EXIT_OTHER
+        return code, f"{_meant(error)}: {error.strerror or text}; check the path and the disk."
     first = text.splitlines()[0] if text else "no message"
     return jobs.EXIT_OTHER, f"{type(error).__name__}: {first}"
+
+
+def _meant(error: OSError) -> str:
+    """The file that an error is about, as the user knows it: results are first written beside their place."""
+    name = error.filename2 or error.filename
+    if not isinstance(name, str):
+        return "A file"
+    path = Path(name)
+    for folder in path.parents:
+        if folder.name.startswith(".writing-"):
+            return str(folder.parent)
+    if path.name.startswith(".writing-"):
+        return str(path.parent)
+    return name.removesuffix(f".{os.getpid()}.part")
 
 
 def _show(done: int, total: int, message: str = "") -> None:

@@ -21,6 +21,7 @@ from .structures import structure
 from .studies import StudyError
 from .studies.labels import LabelFile
 from .studies.labels import read_label_file
+from .studies.reading import MAX_LABEL_VALUE
 from .studies.volumes import stem
 
 Mask = npt.NDArray[np.bool_]
@@ -113,6 +114,9 @@ def compare_files(predicted: Path, reference: Path, phase: int = 0) -> Compariso
     pairs = match_structures(a, b, labels[1])
     if not pairs:
         msg = f"{predicted} and {reference} share no structure by name or value; check that they belong together."
+        raise StudyError(msg)
+    if len(pairs) > MAX_LABEL_VALUE:
+        msg = f"{reference} holds {len(pairs)} different values: it is an image; give the label map that belongs to it."
         raise StudyError(msg)
     return Comparison(labels[0], labels[1], pairs, _spacing(planes))
 

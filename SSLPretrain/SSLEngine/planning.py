@@ -38,6 +38,7 @@ from .plane_fitting import find_plane
 from .plane_fitting import see
 from .pretext.crossings import Crossing
 from .settings import Crossings
+from .settings import SettingsError
 from .settings import parse
 from .slices import HOST_ROLES
 from .slices import anatomical_axis
@@ -254,15 +255,20 @@ def plan(
 
     Raises:
         ModelError: The model cannot be used for this.
+        SettingsError: A role is not known.
         StudyError: The study cannot be used.
     """
     network, card = load_model(model)
     crossings_of(card)
     exam = read_study(study, labels_suffix=labels_suffix)
     wanted = tuple(hosts) or HOST_ROLES
+    for role in wanted:
+        if role not in HOST_ROLES:
+            msg = f"There are no slices of the role '{role}'; --hosts takes some of {', '.join(HOST_ROLES)}."
+            raise SettingsError(msg)
     if not any(v.role in wanted and v.role in card.roles for v in exam.views):
         msg = (
-            f"{study} has no view of the roles {', '.join(r for r in card.roles if r in wanted)}, "
+            f"{study} has no view of the roles {', '.join(wanted)} that is one of {', '.join(card.roles)}, "
             "on which this model sees planes; see 'inspect' for what was found."
         )
         raise StudyError(msg)

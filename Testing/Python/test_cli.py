@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ from conftest import engine_environment
 from SSLEngine import __version__
 from SSLEngine import jobs
 from SSLEngine.__main__ import build_parser
+from SSLEngine.__main__ import explain
 from SSLEngine.__main__ import main
 from SSLEngine.models import SEGMENTATION
 from SSLEngine.models import Card
@@ -262,6 +264,51 @@ def test_a_checkpoint_of_another_version_is_refused_in_one_sentence(
     assert str(job) in status.message
     assert "start a new job" in status.message
     assert not (job / jobs.MODEL_FILE).exists()
+
+
+PLACES = [
+    ["segment", "--model", "{model}", "{study}", "--out", "{tmp}/text/x/o.seg.nrrd"],
+    ["segment", "--model", "{model}", "{study}", "--out", "{tmp}/taken.seg.nrrd"],
+    ["phantom", "--studies", "1", "--out", "{tmp}/text/x"],
+]
+
+
+@pytest.mark.parametrize("words", PLACES, ids=lambda w: " ".join(w)[:70])
+def test_a_place_that_cannot_be_written_to_is_the_users_to_change(
+    words: list[str], toy_cohort: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text").write_text("no folder")
+    (tmp_path / "taken.seg.nrrd").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    assert main([w.format(tmp=tmp_path, model=model, study=toy_cohort / "toy-000") for w in words]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    sentence = told.err.strip().splitlines()[-1]
+    assert sentence.startswith(f"sslengine: {tmp_path}")
+    assert "check the path" in sentence
+    # Not the names of files that nobody but the program knows.
+    assert ".writing-" not in sentence
+    assert ".part" not in sentence
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_full_disk_is_no_wrong_setting(tmp_path: Path) -> None:
+    target = tmp_path / "model.safetensors"
+    full = OSError(errno.ENOSPC, "No space left on device", f"{target}.{os.getpid()}.part")
+    code, sentence = explain(full)
+    assert code == jobs.EXIT_OTHER
+    assert sentence == f"{target}: No space left on device; check the path and the disk."
+    within = OSError(errno.ENOSPC, "No space left on device", str(tmp_path / ".writing-abc" / "map.nii.gz"))
+    assert explain(within)[1].startswith(f"{tmp_path}: No space")
+    assert explain(PermissionError(errno.EACCES, "Permission denied", str(target)))[0] == jobs.EXIT_UNUSABLE
+
+
+def test_images_are_not_compared_as_if_they_were_labels(
+    toy_cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = toy_cohort / "toy-000" / "sax.nii.gz"
+    assert main(["evaluate", "--predicted", str(image), "--reference", str(image)]) == jobs.EXIT_UNUSABLE
+    assert "it is an image" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ from SSLEngine.planning import see
 from SSLEngine.settings import Crossings
 from SSLEngine.settings import Grid
 from SSLEngine.settings import Network
+from SSLEngine.settings import SettingsError
 from SSLEngine.settings import plain
 from SSLEngine.slices import guests_of
 from SSLEngine.slices import landmark
@@ -367,3 +368,8 @@ def test_a_refined_plane_is_better_than_any_beside_it() -> None:
     assert np.degrees(np.linalg.norm(np.cross(normal, again))) < 0.02
     assert abs((moved - point) @ normal) < 0.02
     assert plane_errors(normal, point, guest, None)[0] < 3
+
+
+def test_a_role_that_is_none_is_refused_by_its_name(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="'banana'"):
+        plan(model, write_toy_cohort(tmp_path / "cohort", 1) / "toy-000", "cpu", ["sax", "banana"])
