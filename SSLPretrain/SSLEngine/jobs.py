@@ -79,13 +79,23 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Writes a file so that a reader sees the old or the new one, never a part (temp, fsync, rename)."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        with temporary.open("wb") as file:
+        with naming(path), temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Gives a file's name to what goes wrong while it is written; a full disk is told of without one."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def write_json(path: Path, document: Any) -> None:

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk
 import torch
 from scipy import ndimage
 from torch import nn
@@ -41,6 +40,7 @@ from .studies import Study
 from .studies import StudyError
 from .studies import View
 from .studies.volumes import itk_image
+from .studies.volumes import write_image
 from .training import autocast
 
 LabelMap = npt.NDArray[np.uint8]
@@ -236,7 +236,7 @@ def write_segmentation(
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
         temporary = Path(folder) / "segmentation.seg.nrrd"
-        sitk.WriteImage(image, str(temporary), useCompression=True)
+        write_image(image, temporary)
         temporary.replace(path)
 
 

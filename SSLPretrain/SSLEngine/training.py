@@ -32,6 +32,7 @@ from torch import nn
 from .jobs import Cancelled
 from .jobs import JobError
 from .jobs import Reporter
+from .jobs import naming
 from .models import Net
 from .models import misfit
 from .pretext.base import Batch
@@ -303,7 +304,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> None:
     path = folder / f"checkpoint-{step:07d}.pt"
     temporary = path.with_suffix(f".{os.getpid()}.part")
     try:
-        with temporary.open("wb") as file:
+        with naming(path), temporary.open("wb") as file:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())

@@ -303,6 +303,30 @@ def test_a_full_disk_is_no_wrong_setting(tmp_path: Path) -> None:
     assert explain(PermissionError(errno.EACCES, "Permission denied", str(target)))[0] == jobs.EXIT_UNUSABLE
 
 
+def test_a_disk_that_fills_up_leaves_no_half_image(
+    toy_cohort: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    resource = pytest.importorskip("resource")
+    out = tmp_path / "out"
+    calls = [
+        ["phantom", "--studies", "1", "--out", str(out)],
+        ["segment", "--model", str(model), str(toy_cohort / "toy-000"), "--out", str(out / "o.seg.nrrd")],
+    ]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for words in calls:
+        # Files end here as they would where the disk does; ITK's NIfTI writer does not mention it.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (256, before[1]))
+        try:
+            code = main(words)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert code == jobs.EXIT_OTHER
+        told = capsys.readouterr().err
+        assert "Traceback" not in told
+        assert "could not be written whole" in told
+        assert not [p for p in out.rglob("*") if p.is_file()]
+
+
 def test_images_are_not_compared_as_if_they_were_labels(
     toy_cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

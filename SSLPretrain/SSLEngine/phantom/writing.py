@@ -100,6 +100,8 @@ def _write_volume(planes: list[Plane], pixels: npt.NDArray[np.int16], path: Path
     """Writes ``(phases, slices, rows, columns)`` on the grid of regular planes; one phase gives a 3D file."""
     import SimpleITK as sitk
 
+    from ..studies.volumes import write_image
+
     first = planes[0]
     direction, step = slice_step(planes)
     frames = []
@@ -109,4 +111,4 @@ def _write_volume(planes: list[Plane], pixels: npt.NDArray[np.int16], path: Path
         image.SetOrigin(tuple(first.origin.tolist()))
         image.SetDirection(np.stack([first.x_direction, first.y_direction, direction], axis=1).ravel().tolist())
         frames.append(image)
-    sitk.WriteImage(frames[0] if len(frames) == 1 else sitk.JoinSeries(frames), str(path), True)
+    write_image(frames[0] if len(frames) == 1 else sitk.JoinSeries(frames), path)

@@ -6,6 +6,9 @@ Headers are read first; pixels when they are asked for.
 
 from __future__ import annotations
 
+import errno
+import gzip
+import zlib
 from collections.abc import Iterator
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -335,10 +338,32 @@ def write_view(view: View, path: Path, phase: int | None = None) -> None:
     volumes = [itk_image(view.pixels(k), view.planes) for k in chosen]
     image = volumes[0] if len(volumes) == 1 else sitk.JoinSeries(volumes, 0.0, _time_step(view))
     try:
-        sitk.WriteImage(image, str(path), useCompression=not path.name.endswith(".nii"))
-    except RuntimeError as error:
+        write_image(image, path)
+    except OSError as error:
         msg = f"{path} could not be written: check the folder, the name's extension and the space on the disk."
         raise StudyError(msg) from error
+
+
+def write_image(image: sitk.Image, path: Path) -> None:
+    """Writes an ITK image, compressed where the format can be; leaves no part of it behind.
+
+    Raises:
+        OSError: It could not be written whole.
+    """
+    try:
+        sitk.WriteImage(image, str(path), useCompression=not path.name.endswith(".nii"))
+        # ITK says nothing when the disk is full; only reading shows whether all is there.
+        sitk.ReadImage(str(path))
+        if path.suffix == ".nii" and path.stat().st_size < image.GetNumberOfPixels() * image.GetSizeOfPixelComponent():
+            raise EOFError
+        if path.name.endswith(".gz"):
+            with gzip.open(path) as file:
+                while file.read(1 << 22):
+                    pass
+    except (RuntimeError, OSError, EOFError, zlib.error) as error:
+        path.unlink(missing_ok=True)
+        reason = "could not be written whole"
+        raise OSError(errno.EIO, reason, str(path)) from error
 
 
 def _time_step(view: View) -> float:
