@@ -307,6 +307,8 @@ def test_clicks_to_the_class_of_an_exam(
         return prepare(self, kind, {**settings, **small, "network": network} if trains else settings, *rest)
 
     monkeypatch.setattr(Workers, "prepare", smaller)
+    panel.setExam(None)
+    request.addfinalizer(lambda: panel.setExam(former))
     node = panel.parameters
     node.model, node.labelled, node.device = "", "", "cpu"
     ui = panel.ui
@@ -341,7 +343,7 @@ def test_clicks_to_the_class_of_an_exam(
 
     exam = panel.logic.loadStudy(next(p for p in sorted(cohort.iterdir()) if p.is_dir()))
     panel.setExam(exam)
-    request.addfinalizer(lambda: (panel.logic.removeExam(exam), panel.setExam(former)))
+    request.addfinalizer(lambda: panel.logic.removeExam(exam))
     assert not ui.segmentButton.enabled
     assert "has learned no labels" in ui.segmentButton.toolTip
     assert ui.classLabel._real.isHidden()
