@@ -4,6 +4,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import importlib.util
 import json
 import shutil
@@ -312,13 +313,30 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
 
         exam, chosen = self._chosen(what)
         folder = self.startSegmenting(model, exam, chosen, device, largestComponent)
+        show = functools.partial(results.loading, exam, chosen, folder)
+        return self._outcome(folder, show, onUpdate, onFinished, waitForCompletion)
+
+    def _outcome(
+        self,
+        folder: Path,
+        show: "Callable[[], Generator[Any, None, Any]]",
+        onUpdate: Callable[..., None] | None,
+        onFinished: Callable[[Any], None] | None,
+        waitForCompletion: bool,
+    ) -> Any:
+        """Puts what a job has found into the scene when it has finished; returns that if waited for, else the folder.
+
+        ``show`` gives the steps of putting it there, which return it.
+        """
+        from SSLScene import undo
+
         if waitForCompletion:
             self.wait(folder)
-            return results.load(exam, chosen, folder)
+            return undo.at_once(show())
 
         def finished(status: jobs.Status) -> None:
-            if status.state == jobs.FINISHED and onFinished is not None:
-                self._work(results.loading(exam, chosen, folder), onFinished)
+            if status.state == jobs.FINISHED:
+                self._work(show(), onFinished or (lambda shown: None))
 
         self._follow(folder, onUpdate, finished)
         return folder
@@ -342,7 +360,7 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
     def startSegmenting(
         self, model: str | Path, exam: "SceneExam", chosen: "Sequence[SceneView]", device: str, largestComponent: bool
     ) -> Path:
-        """Hands views of an exam to a worker and starts it; :func:`SSLPanels.results.load` takes its result."""
+        """Hands views of an exam to a worker and starts it; :func:`SSLPanels.results.loading` takes its result."""
         settings = {
             "model": str(Path(model).resolve()),
             "device": device,
@@ -427,17 +445,11 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
         Raises:
             RuntimeError: Waited for, and the job failed; the message says why.
         """
+        from SSLScene import undo
+
         folder = self.startPlanes(model, exam, device)
-        if waitForCompletion:
-            self.wait(folder)
-            return self.showPredictedPlanes(exam, folder)
-
-        def finished(status: jobs.Status) -> None:
-            if status.state == jobs.FINISHED and onFinished is not None:
-                onFinished(self.showPredictedPlanes(exam, folder))
-
-        self._follow(folder, onUpdate, finished)
-        return folder
+        show = functools.partial(undo.one_step, functools.partial(self.showPredictedPlanes, exam, folder))
+        return self._outcome(folder, show, onUpdate, onFinished, waitForCompletion)
 
     def startAnomalies(self, model: str | Path, exam: "SceneExam", device: str = "auto") -> Path:
         """Lets a model that has learned to find distortions look, in a job, for what is unusual in an exam."""
@@ -468,19 +480,9 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
         Raises:
             RuntimeError: Waited for, and the job failed; the message says why.
         """
-        from SSLScene import undo
-
         folder = self.startAnomalies(model, exam, device)
-        if waitForCompletion:
-            self.wait(folder)
-            return undo.at_once(self.showingAnomalies(exam, folder))
-
-        def finished(status: jobs.Status) -> None:
-            if status.state == jobs.FINISHED and onFinished is not None:
-                self._work(self.showingAnomalies(exam, folder), onFinished)
-
-        self._follow(folder, onUpdate, finished)
-        return folder
+        show = functools.partial(self.showingAnomalies, exam, folder)
+        return self._outcome(folder, show, onUpdate, onFinished, waitForCompletion)
 
     @staticmethod
     def showingAnomalies(exam: "SceneExam", folder: Path) -> "Generator[None, None, Anomalies]":
@@ -523,17 +525,11 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
         Raises:
             RuntimeError: Waited for, and the job failed; the message says why.
         """
+        from SSLScene import undo
+
         folder = self.startClassifying(model, exam, device)
-        if waitForCompletion:
-            self.wait(folder)
-            return self.showClass(exam, folder)
-
-        def finished(status: jobs.Status) -> None:
-            if status.state == jobs.FINISHED and onFinished is not None:
-                onFinished(self.showClass(exam, folder))
-
-        self._follow(folder, onUpdate, finished)
-        return folder
+        show = functools.partial(undo.one_step, functools.partial(self.showClass, exam, folder))
+        return self._outcome(folder, show, onUpdate, onFinished, waitForCompletion)
 
     @staticmethod
     def showClass(exam: "SceneExam", folder: Path) -> "ExamClass":

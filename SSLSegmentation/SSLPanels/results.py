@@ -46,8 +46,10 @@ class Results:
     chart: Any = None
 
 
-def load(exam: SceneExam, chosen: Sequence[SceneView], folder: Path) -> Results:
-    """Puts a finished job's result into the scene. If a file cannot be read, nothing of it stays.
+def loading(exam: SceneExam, chosen: Sequence[SceneView], folder: Path) -> Generator[None, None, Results]:
+    """Puts a finished job's result into the scene, one phase of one view at each step.
+
+    If a file cannot be read, nothing of it stays.
 
     Args:
         exam: The exam that was segmented.
@@ -57,11 +59,6 @@ def load(exam: SceneExam, chosen: Sequence[SceneView], folder: Path) -> Results:
     Raises:
         SceneError: A file of the result is missing or broken.
     """
-    return undo.at_once(loading(exam, chosen, folder))
-
-
-def loading(exam: SceneExam, chosen: Sequence[SceneView], folder: Path) -> Generator[None, None, Results]:
-    """As :func:`load`, one phase of one view at each step."""
     return undo.stepwise(slicer.mrmlScene, exam.token, _load(exam, chosen, folder))
 
 

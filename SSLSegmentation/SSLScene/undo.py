@@ -83,6 +83,12 @@ def at_once(steps: Generator[Step, None, Result], tell: Callable[[Step], object]
             tell(step)
 
 
+def one_step(work: Callable[[], Result]) -> Generator[Any, None, Result]:
+    """Short work in the form of steps, for those who take such."""
+    yield from ()
+    return work()
+
+
 def nodes(scene: Any) -> Iterator[Any]:
     """All nodes of the scene, as a list made now."""
     return iter([scene.GetNthNode(k) for k in range(scene.GetNumberOfNodes())])

@@ -140,7 +140,7 @@ def test_cine_of_known_volumes(window: Window, tmp_path: Path, shifted: bool) ->
     keyed = replace(study, views=[replace(sax, name="00_sax"), *study.views[1:]])
     document = segment_study(Knowing(), keyed, tmp_path / "segmentation.seg.nrrd")  # type: ignore[arg-type]
     jobs.write_json(tmp_path / "result.json", document)
-    found = results.load(exam, exam.views[:1], tmp_path)
+    found = undo.at_once(results.loading(exam, exam.views[:1], tmp_path))
     rows = {what: value for view, what, value in found.rows if view == "sax"}
     assert rows["LV cavity"] == f"{volumes[0]:.1f} ml"
     assert rows["LV cavity EDV"] == f"{max(volumes):.1f} ml"
