@@ -348,12 +348,12 @@ def test_a_wrong_command_line_ends_with_code_2(words: list[str], capsys: pytest.
 def test_running_out_of_memory_has_its_own_code_and_is_written_down(
     toy_cohort: Path, tmp_path: Path, tiny: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from SSLEngine import runs
+    from SSLEngine import pretraining
 
     def full(*_: object) -> None:
         raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(runs, "train", full)
+    monkeypatch.setattr(pretraining, "train", full)
     job = tmp_path / "job"
     assert main(["pretrain", "--data", str(toy_cohort), "--out", str(job), *tiny]) == jobs.EXIT_MEMORY
     status = jobs.status(job)
@@ -377,12 +377,12 @@ def test_a_job_without_torch_says_so_in_its_folder(toy_cohort: Path, tmp_path: P
 def test_an_unforeseen_error_is_a_sentence_in_the_job_and_a_trace_in_its_log(
     toy_cohort: Path, tmp_path: Path, tiny: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from SSLEngine import runs
+    from SSLEngine import pretraining
 
     def broken(*_: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(runs, "train", broken)
+    monkeypatch.setattr(pretraining, "train", broken)
     job = tmp_path / "job"
     assert main(["pretrain", "--data", str(toy_cohort), "--out", str(job), *tiny]) == jobs.EXIT_OTHER
     assert jobs.status(job).message == "ZeroDivisionError: a bug"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from SSLEngine import jobs
-from SSLEngine import runs
+from SSLEngine import pretraining
 from SSLEngine import tasks
 from SSLEngine.jobs import Reporter
 
@@ -32,7 +32,7 @@ def pretend(settings: Any, reporter: Reporter) -> None:
 def test_a_forecast_counts_reading_steps_and_looks(
     validate_every: int, looks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "pretrain", pretend)
+    monkeypatch.setattr(pretraining, "pretrain", pretend)
     settings = {"data": {"path": "x"}, "device": "cpu", "schedule": {"validate_every": validate_every}}
     found = tasks.forecast("pretrain", settings, Reporter(None))
     assert found["steps"] == STEPS
@@ -41,7 +41,7 @@ def test_a_forecast_counts_reading_steps_and_looks(
 
 
 def test_a_forecast_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "pretrain", pretend)
+    monkeypatch.setattr(pretraining, "pretrain", pretend)
     outer = Reporter(None)
     outer.request_stop()
     with pytest.raises(jobs.Cancelled):
