@@ -362,6 +362,7 @@ class SSLPretrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.jobList.stop()
         self.monitor.clear()
         self.curves.clear()
+        self.targets.clear()
         self._task.release()
         self.logic.release()
         self._setParameterNode(None)

@@ -149,7 +149,7 @@ def test_draws_every_target_on_the_users_own_slices(window: Window) -> None:
     panel.ui.targetPreviewButton.click()
     assert panel.ui.targetPreviewButton.text == "Cancel"
     assert not panel.ui.inspectButton.enabled
-    window.spin(lambda: panel.ui.targetPreviewButton.text != "Cancel")
+    window.spin(lambda: panel.ui.targetPreviewButton.text != "Cancel" and not panel.targets.active)
     pulse.stop()
     for name in panel.logic.availablePretexts():
         label = getattr(panel.ui, f"{name}TargetLabel")
@@ -164,6 +164,7 @@ def test_says_where_a_target_does_not_exist(window: Window, tmp_path: Path) -> N
     panel = window.pretrain
     jobs.write_json(tmp_path / "targets.json", {"positions": None, "crossings": "../outside.png"})
     panel.targets.show(tmp_path)
+    window.spin(lambda: not panel.targets.active)
     assert "nothing to find" in panel.ui.positionsTargetLabel.text
     assert panel.ui.locationTargetLabel._real.isHidden()
     panel.targets.clear()
