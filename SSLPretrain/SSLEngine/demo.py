@@ -83,7 +83,7 @@ class Plan:
 
 
 PLANS = {
-    "heart": Plan(40, 8, 2, ("positions",), 1200, 300, {"spacing_mm": 2.0, "patch": 128}),
+    "heart": Plan(40, 8, 2, ("crossings",), 1200, 300, {"spacing_mm": 2.0, "patch": 128}),
     "knee": Plan(20, 4, 2, ("crossings", "location"), 1200, 300, {"spacing_mm": 1.25, "patch": 128}),
 }
 
