@@ -287,8 +287,7 @@ def plan(
 
 def planes_picture(study: Study, predicted: Iterable[Mapping[str, Any]]) -> Figure:
     """A middle slice of each role with the lines of the acquired planes and, dashed, of the predicted ones."""
-    firsts = {view.role: view for view in reversed(study.views) if view.role in HOST_ROLES}
-    views = [firsts[role] for role in HOST_ROLES if role in firsts]
+    views = [view for view in map(study.first, HOST_ROLES) if view is not None]
     through = {item["role"]: _boundless(np.array(item["point_mm"]), np.array(item["normal"])) for item in predicted}
     figure = exam_picture(views, guests_of(study), through)
     figure.supxlabel("planes as acquired: solid; as predicted: dashed", color="white", fontsize=9)
