@@ -6,7 +6,6 @@ about 0.1 s, so the layout is counted in pixels rather than solved.
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from .jobs import write_atomically
 from .models import SEGMENTATION
 from .pictures import DARK
 from .pictures import answered
+from .pictures import png
 from .slices import HOST_ROLES
 from .slices import SliceSet
 from .slices import make_batch
@@ -41,6 +41,8 @@ KEPT = 20
 ROWS = 3
 #: Pixels of a tile, of the title over it, and between tiles.
 TILE, TITLE, GAP = 192, 18, 6
+#: At this many a figure's inches are counted in pixels.
+DPI = 100
 
 
 @runtime_checkable
@@ -105,7 +107,7 @@ def write_samples(run: Run, network: nn.Module, folder: Path, step: int) -> None
             task.draw(_name(item, f"{task.name}: {what}"), sample.given, values)
     place = folder / SAMPLES_FOLDER
     place.mkdir(exist_ok=True)
-    write_atomically(place / f"{step:07d}.png", _png(figure))
+    write_atomically(place / f"{step:07d}.png", png(figure, DPI, compress_level=1))
     for old in sorted(place.glob("*.png"))[:-KEPT]:
         old.unlink(missing_ok=True)
 
@@ -131,7 +133,7 @@ def write_targets(task: Drawn, slices: SliceSet, patch: int, path: Path) -> bool
         if any(sample is one for one in shown):
             _name(next(tiles), f"{sample.title}: what it sees").imshow(sample.given, cmap="gray")
         task.draw(_name(next(tiles), f"{sample.title}: what it is to find"), sample.given, sample.target)
-    write_atomically(path, _png(figure))
+    write_atomically(path, png(figure, DPI, compress_level=1))
     return True
 
 
@@ -203,7 +205,7 @@ def _numpy(values: torch.Tensor) -> Any:
 def _tiles(rows: int, columns: int) -> tuple[Figure, Any]:
     """A dark figure with bare square axes ``(rows, columns)`` and room for a title over each."""
     width, height = columns * (TILE + GAP) + GAP, rows * (TILE + TITLE + GAP) + GAP
-    figure = Figure(figsize=(width / 100, height / 100), dpi=100, facecolor=DARK)
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor=DARK)
     axes = np.empty((rows, columns), dtype=object)
     for row in range(rows):
         for column in range(columns):
@@ -219,9 +221,3 @@ def _name(axes: Axes, title: str) -> Axes:
     # A title at a given height: matplotlib would else measure every tick to find one, which takes most of the time.
     axes.set_title(title, color="white", fontsize=8, y=1.01, pad=0)
     return axes
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", facecolor=figure.get_facecolor(), pil_kwargs={"compress_level": 1})
-    return buffer.getvalue()
