@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import slicer
-import vtk
 from slicer.i18n import tr as _
 
 from SSLScene import charts
@@ -20,9 +19,9 @@ from SSLScene import segments
 from SSLScene import undo
 from SSLScene.exams import SceneExam
 from SSLScene.exams import SceneView
-from SSLScene.exams import put_under
 from SSLScene.exams import sequence_of
 from SSLScene.host import new_node
+from SSLScene.tables import add_text_table
 
 #: Written by the job beside its other files.
 RESULT_FILE = "result.json"
@@ -69,7 +68,8 @@ def _load(exam: SceneExam, chosen: Sequence[SceneView], folder: Path) -> Generat
         outputs = [o for o in document["outputs"] if _belongs(o["view"], number)]
         results.segmentations += yield from _segmentations(exam, item, outputs, folder)
     results.rows = _rows(chosen, document)
-    results.table = _table(exam, results.rows)
+    titles = (_("View"), _("Structure"), _("Value"))
+    results.table = add_text_table(slicer.mrmlScene, _("Volumes"), titles, results.rows, exam.item)
     results.chart = _curve(exam, chosen, document)
     return results
 
@@ -130,23 +130,6 @@ def _rows(chosen: Sequence[SceneView], document: Mapping[str, Any]) -> list[tupl
             rows.append((item.view.name, name, f"{ml:.1f} ml"))
         rows += [(item.view.name, *row) for row in _function(cines.get(number))]
     return rows
-
-
-def _table(exam: SceneExam, rows: Sequence[tuple[str, str, str]]) -> Any:
-    node = new_node(slicer.mrmlScene, "vtkMRMLTableNode", _("Volumes"))
-    table = vtk.vtkTable()
-    for title, values in zip(
-        (_("View"), _("Structure"), _("Value")), zip(*rows, strict=True) if rows else ((), (), ()), strict=True
-    ):
-        column = vtk.vtkStringArray()
-        column.SetName(title)
-        for value in values:
-            column.InsertNextValue(value)
-        table.AddColumn(column)
-    node.SetAndObserveTable(table)
-    if exam.item:
-        put_under(slicer.mrmlScene, node, exam.item)
-    return node
 
 
 def _function(cine: Mapping[str, Any] | None) -> list[tuple[str, str]]:

@@ -23,7 +23,6 @@ from . import undo
 from .exams import SceneExam
 from .exams import SceneView
 from .exams import image_data
-from .exams import put_under
 from .exams import sequence_of
 from .host import SceneError
 from .host import new_node
@@ -155,8 +154,4 @@ def _table(scene: Any, exam: SceneExam, chosen: Sequence[SceneView], document: M
         (name, str(index), str(phase), f"{score:.3f}", "" if z is None else f"{z:.1f}")
         for score, name, index, phase, z in rows[:LISTED]
     ]
-    titles = ("View", "Slice", "Phase", "Score", "z")
-    node = add_text_table(scene, "Anomalies", {title: [row[k] for row in texts] for k, title in enumerate(titles)})
-    if exam.item:
-        put_under(scene, node, exam.item)
-    return node
+    return add_text_table(scene, "Anomalies", ("View", "Slice", "Phase", "Score", "z"), texts, exam.item)

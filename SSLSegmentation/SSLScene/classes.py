@@ -10,7 +10,6 @@ from typing import Any
 from . import undo
 from .exams import SceneExam
 from .exams import SceneView
-from .exams import put_under
 from .tables import add_text_table
 
 
@@ -66,14 +65,9 @@ def show_class(scene: Any, exam: SceneExam, chosen: Sequence[SceneView], documen
     ]
     slices.sort(key=lambda entry: -entry.weight)
     with undo.owned(scene, exam.token):
-        table = _table(scene, exam, "Classes", ("Class", "Probability"), [(n, f"{p:.3f}") for n, p in likely.items()])
-        rows = [(s.item.view.name, str(s.slice + 1), str(s.phase + 1), f"{s.weight:.3f}") for s in slices]
-        weights = _table(scene, exam, "Weight of slices", ("View", "Slice", "Phase", "Weight"), rows)
+        rows = [(name, f"{p:.3f}") for name, p in likely.items()]
+        table = add_text_table(scene, "Classes", ("Class", "Probability"), rows, exam.item)
+        weighed = [(s.item.view.name, str(s.slice + 1), str(s.phase + 1), f"{s.weight:.3f}") for s in slices]
+        titles = ("View", "Slice", "Phase", "Weight")
+        weights = add_text_table(scene, "Weight of slices", titles, weighed, exam.item)
     return ExamClass(document["group"], likely, slices, table, weights)
-
-
-def _table(scene: Any, exam: SceneExam, name: str, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
-    node = add_text_table(scene, name, {title: [row[k] for row in rows] for k, title in enumerate(titles)})
-    if exam.item:
-        put_under(scene, node, exam.item)
-    return node

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import vtk
 
 from SSLEngine.geometry import MIN_PLANE_ANGLE_DEG
 from SSLEngine.geometry import Array
@@ -18,8 +17,9 @@ from SSLEngine.studies.study import View
 from . import roles
 from . import undo
 from .exams import SceneExam
-from .exams import put_under
-from .host import new_node
+from .tables import add_table
+from .tables import numbers
+from .tables import texts
 
 
 def show_table(scene: Any, exam: SceneExam, name: str = "Plane crossings") -> Any:
@@ -28,43 +28,19 @@ def show_table(scene: Any, exam: SceneExam, name: str = "Plane crossings") -> An
     pairs = [(a, b) for k, a in enumerate(views) for b in views[k + 1 :]]
     found = [crossing_of_views(a, b) for a, b in pairs]
     columns = [
-        _texts("View", [_name(a) for a, _ in pairs]),
-        _texts("Crosses", [_name(b) for _, b in pairs]),
-        _numbers("Angle (deg)", [c.angle_deg for c in found]),
-        _texts("Slices", [f"{c.slices} of {len(a.planes)}" for (a, _), c in zip(pairs, found, strict=True)]),
-        _numbers("Length (mm)", [c.length_mm for c in found]),
-        _texts("Note", [c.why_not for c in found]),
+        texts("View", [_name(a) for a, _ in pairs]),
+        texts("Crosses", [_name(b) for _, b in pairs]),
+        numbers("Angle (deg)", [c.angle_deg for c in found]),
+        texts("Slices", [f"{c.slices} of {len(a.planes)}" for (a, _), c in zip(pairs, found, strict=True)]),
+        numbers("Length (mm)", [c.length_mm for c in found]),
+        texts("Note", [c.why_not for c in found]),
     ]
     with undo.owned(scene, exam.token):
-        node = new_node(scene, "vtkMRMLTableNode", name)
-        table = vtk.vtkTable()
-        for column in columns:
-            table.AddColumn(column)
-        node.SetAndObserveTable(table)
-        if exam.item:
-            put_under(scene, node, exam.item)
-    return node
+        return add_table(scene, name, columns, exam.item)
 
 
 def _name(view: View) -> str:
     return view.name if view.role == UNKNOWN else roles.label(view.role)
-
-
-def _texts(name: str, values: Sequence[str]) -> Any:
-    column = vtk.vtkStringArray()
-    column.SetName(name)
-    for value in values:
-        column.InsertNextValue(value)
-    return column
-
-
-def _numbers(name: str, values: Sequence[float | None]) -> Any:
-    """A column of numbers to one decimal; empty cells where there is none."""
-    column = vtk.vtkDoubleArray()
-    column.SetName(name)
-    for value in values:
-        column.InsertNextValue(vtk.vtkMath.Nan() if value is None else round(value, 1))
-    return column
 
 
 def meeting_point(exam: SceneExam) -> Array:
