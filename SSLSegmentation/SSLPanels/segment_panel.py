@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
@@ -94,7 +95,24 @@ class SegmentPanel(Section):
                 return
             exam, chosen = self._chosen(node)
             folder = self.logic.startSegmenting(node.model, exam, chosen, node.device, node.largestComponent)
-            self.owner.follow(folder, functools.partial(self._onFinished, exam, chosen))
+            self._follow(exam, folder, functools.partial(self._load, chosen))
+
+    def _follow(self, exam: SceneExam, folder: Path, show: Callable[[SceneExam, Path], object]) -> None:
+        """Follows a job on an exam; calls ``show(exam, folder)`` if it finishes and that is still the exam at hand."""
+
+        def finished(folder: Path, status: jobs.Status) -> None:
+            if status.state == jobs.FINISHED and exam is self.exam:
+                show(exam, folder)
+
+        self.owner.follow(folder, finished)
+
+    def _ask(
+        self, start: Callable[[str, SceneExam, str], Path], show: Callable[[SceneExam, Path], object], failure: str
+    ) -> None:
+        """Starts a job on the exam at hand by ``start(model, exam, device)``, and follows it."""
+        with slicer.util.tryWithErrorDisplay(failure, waitCursor=True):
+            exam = self.exam
+            self._follow(exam, start(self.parameters.model, exam, self.parameters.device), show)
 
     def _chosen(self, node: Any) -> tuple[SceneExam, list[SceneView]]:
         if node.scope is Scope.Exam:
@@ -106,9 +124,7 @@ class SegmentPanel(Section):
         self.owner.setExam(exam)
         return exam, exam.views
 
-    def _onFinished(self, exam: SceneExam, chosen: list[SceneView], folder: Path, status: jobs.Status) -> None:
-        if status.state != jobs.FINISHED or exam is not self.exam:
-            return
+    def _load(self, chosen: list[SceneView], exam: SceneExam, folder: Path) -> None:
         from . import results
 
         self._stepper.run(results.loading(exam, chosen, folder), self._onLoaded, self._onError)
@@ -151,15 +167,11 @@ class SegmentPanel(Section):
 
     def onClassify(self) -> None:
         """Lets the model tell the class of the exam."""
-        with slicer.util.tryWithErrorDisplay(_("The exam could not be classified."), waitCursor=True):
-            exam = self.exam
-            folder = self.logic.startClassifying(self.parameters.model, exam, self.parameters.device)
-            self.owner.follow(folder, functools.partial(self._onClassified, exam))
+        self._ask(self.logic.startClassifying, self._showClass, _("The exam could not be classified."))
 
-    def _onClassified(self, exam: SceneExam, folder: Path, status: jobs.Status) -> None:
-        if status.state == jobs.FINISHED and exam is self.exam:
-            found = self.logic.showClass(exam, folder)
-            self._showTable(found.weights, found)
+    def _showClass(self, exam: SceneExam, folder: Path) -> None:
+        found = self.logic.showClass(exam, folder)
+        self._showTable(found.weights, found)
 
     def onDecidingSlice(self) -> None:
         """Goes to the slice that counted most."""
@@ -168,14 +180,11 @@ class SegmentPanel(Section):
 
     def onAnomalies(self) -> None:
         """Looks for what is unusual in the exam."""
-        with slicer.util.tryWithErrorDisplay(_("The search for anomalies could not be started."), waitCursor=True):
-            exam = self.exam
-            folder = self.logic.startAnomalies(self.parameters.model, exam, self.parameters.device)
-            self.owner.follow(folder, functools.partial(self._onAnomalies, exam))
+        failure = _("The search for anomalies could not be started.")
+        self._ask(self.logic.startAnomalies, self._showAnomalies, failure)
 
-    def _onAnomalies(self, exam: SceneExam, folder: Path, status: jobs.Status) -> None:
-        if status.state == jobs.FINISHED and exam is self.exam:
-            self._stepper.run(self.logic.showingAnomalies(exam, folder), self._onAnomaliesShown, self._onError)
+    def _showAnomalies(self, exam: SceneExam, folder: Path) -> None:
+        self._stepper.run(self.logic.showingAnomalies(exam, folder), self._onAnomaliesShown, self._onError)
 
     def _onAnomaliesShown(self, found: Anomalies) -> None:
         self._showTable(found.table)
@@ -183,11 +192,4 @@ class SegmentPanel(Section):
 
     def predictPlanes(self) -> None:
         """Lets the model tell where the planes should lie."""
-        with slicer.util.tryWithErrorDisplay(_("The planes could not be predicted."), waitCursor=True):
-            exam = self.exam
-            folder = self.logic.startPlanes(self.parameters.model, exam, self.parameters.device)
-            self.owner.follow(folder, functools.partial(self._onPlanes, exam))
-
-    def _onPlanes(self, exam: SceneExam, folder: Path, status: jobs.Status) -> None:
-        if status.state == jobs.FINISHED and exam is self.exam:
-            self.logic.showPredictedPlanes(exam, folder)
+        self._ask(self.logic.startPlanes, self.logic.showPredictedPlanes, _("The planes could not be predicted."))
