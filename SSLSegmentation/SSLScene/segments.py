@@ -227,7 +227,7 @@ def labelling(
 def _mask(scene: Any, node: Any, volume: Any, segment_id: str) -> npt.NDArray[np.bool_]:
     """One segment on a volume's grid ``(slices, rows, columns)``."""
     logic = segmentations_logic(scene)
-    before = {known.GetID() for known in undo.nodes(scene)}
+    new = undo.additions(scene)
     carrier = scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
     ids = vtk.vtkStringArray()
     ids.InsertNextValue(segment_id)
@@ -239,7 +239,7 @@ def _mask(scene: Any, node: Any, volume: Any, segment_id: str) -> npt.NDArray[np
         return np.array(array_of(carrier) > 0)
     finally:
         # The export also makes a colour table.
-        undo.remove_nodes(scene, [made for made in undo.nodes(scene) if made.GetID() not in before])
+        undo.remove_nodes(scene, new())
 
 
 def add_surface(node: Any) -> None:

@@ -36,12 +36,12 @@ def owned(scene: Any, token: str) -> Iterator[None]:
     Views that the application makes meanwhile are its own and stay.
     """
     subject_hierarchy(scene)  # every scene has one, but a new scene makes it at the first call
-    before = {node.GetID() for node in nodes(scene)}
+    new = additions(scene)
     try:
         yield
     finally:
-        for node in nodes(scene):
-            if node.GetID() not in before and node.GetAttribute(OWNER) is None and not is_view_part(scene, node):
+        for node in new():
+            if node.GetAttribute(OWNER) is None and not is_view_part(scene, node):
                 node.SetAttribute(OWNER, token)
 
 
@@ -58,14 +58,14 @@ def stepwise(scene: Any, token: str, steps: Generator[Step, None, Result]) -> Ge
     added: list[str] = []
     try:
         while True:
-            before = {node.GetID() for node in nodes(scene)}
+            new = additions(scene)
             try:
                 with owned(scene, token):
                     step = next(steps)
             except StopIteration as end:
                 return cast("Result", end.value)
             finally:
-                added += [node.GetID() for node in nodes(scene) if node.GetID() not in before]
+                added += [node.GetID() for node in new()]
             yield step
     except BaseException:
         remove_nodes(scene, [node for node in nodes(scene) if node.GetID() in added and not is_view_part(scene, node)])
@@ -92,6 +92,12 @@ def one_step(work: Callable[[], Result]) -> Generator[Any, None, Result]:
 def nodes(scene: Any) -> Iterator[Any]:
     """All nodes of the scene, as a list made now."""
     return iter([scene.GetNthNode(k) for k in range(scene.GetNumberOfNodes())])
+
+
+def additions(scene: Any) -> Callable[[], list[Any]]:
+    """A function that gives the nodes that have been added to the scene since this call."""
+    before = {node.GetID() for node in nodes(scene)}
+    return lambda: [node for node in nodes(scene) if node.GetID() not in before]
 
 
 def owned_nodes(scene: Any, token: str = DEFAULT_TOKEN, class_name: str = "vtkMRMLNode") -> list[Any]:
