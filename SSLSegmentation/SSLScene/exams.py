@@ -431,19 +431,15 @@ def view_key(number: int, item: SceneView) -> str:
     return f"{number:02d}_{item.view.role}"
 
 
-def write_study(exam: SceneExam, folder: Path) -> Path:
-    """Writes an exam of the scene as a study folder that the engine reads: one volume a view, roles in study.json.
+def writing_study(exam: SceneExam, folder: Path) -> Generator[None, None, Path]:
+    """Writes an exam of the scene as a study folder that the engine reads, one volume at each step.
 
-    Parent transforms are written into the geometry. The folder is made; files of the same name are replaced.
+    One volume a view, not compressed, which would take many times as long; roles in study.json. Parent transforms are
+    written into the geometry. The folder is made; files of the same name are replaced.
 
     Raises:
         StudyError: A file cannot be written.
     """
-    return undo.at_once(writing_study(exam, folder))
-
-
-def writing_study(exam: SceneExam, folder: Path) -> Generator[None, None, Path]:
-    """As :func:`write_study`, one volume at each step. Compressing them would take many times as long."""
     from SSLEngine.studies import write_view
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -249,14 +249,6 @@ def add_surface(node: Any) -> None:
         node.GetDisplayNode().SetVisibility3D(True)
 
 
-def show_segments(node: Any, shown: Sequence[str]) -> None:
-    """Shows the segments with these names and hides the others."""
-    segmentation = node.GetSegmentation()
-    for k in range(segmentation.GetNumberOfSegments()):
-        visible = segmentation.GetNthSegment(k).GetName() in shown
-        node.GetDisplayNode().SetSegmentVisibility(segmentation.GetNthSegmentID(k), visible)
-
-
 def load_for_exam(scene: Any, exam: SceneExam, path: Path) -> Any:
     """Reads a ``.seg.nrrd`` onto the view of the exam whose grid it has.
 

@@ -236,7 +236,7 @@ def test_an_exam_goes_out_as_a_study_folder(scene: Any, tmp_path: Path, shifted:
     if not shifted:
         add_transform(scene, exam.views[0].volume)
         exam = exams.exam_of_scene(scene, [v.volume for v in exam.views])
-    back = studies.read_study(exams.write_study(exam, tmp_path / "out"))
+    back = studies.read_study(undo.at_once(exams.writing_study(exam, tmp_path / "out")))
     assert Counter(v.role for v in back.views) == {"sax": 5 if shifted else 1, "2ch": 1, "4ch": 1}
     written = [p for v in back.views if v.role == "sax" for p in v.planes]
     for mine, theirs in zip(written, exam.views[0].view.planes, strict=True):
@@ -448,7 +448,7 @@ def test_overlays_lie_on_their_host(scene: Any) -> None:
 def anomalies_of(exam: exams.SceneExam, folder: Path) -> dict[str, Any]:
     """A result of the engine's ``anomalies`` on an exam as a job gets it, with a map that tells voxels apart."""
     document: dict[str, Any] = {"views": []}
-    for made in read_study(exams.write_study(exam, folder)).views:
+    for made in read_study(undo.at_once(exams.writing_study(exam, folder))).views:
         values = np.random.default_rng(len(document["views"])).random((made.phases, *made.shape)).astype(np.float32)
         path = folder / f"{made.name}_map.nii.gz"
         write_view(replace(made, read_pixels=lambda phase, values=values: values[phase]), path)

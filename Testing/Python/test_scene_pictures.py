@@ -207,7 +207,7 @@ def study_folder(folder: Path) -> Path:
         values = np.random.default_rng(1).integers(0, 255, (count, 32, 40)).astype(np.float32)
         views.append(View(role, Path(role), at, 1, lambda _, v=values: v, role=role))
     exam = exams.SceneExam(Study("small", folder, views), [exams.SceneView(v, []) for v in views])
-    return exams.write_study(exam, folder)
+    return undo.at_once(exams.writing_study(exam, folder))
 
 
 def test_the_demo_writes_scene_and_pictures(tmp_path: Path) -> None:
