@@ -210,18 +210,23 @@ def test_settings_of_the_panel(window: Window) -> None:
     assert parsed.network.widths == (8, 16, 32)
     assert parsed.grid.patch == 64
     panel.ui.distortionsCheckBox.checked = True
-    assert parse(panel.logic.settings(node), Pretrain).pretext == ("positions", "distortions")
+    assert parse(panel.logic.settings(node), Pretrain).pretext == ("crossings", "distortions")
     panel.ui.distortionsCheckBox.checked = False
-    panel.ui.positionsCheckBox.checked = False
+    panel.ui.crossingsCheckBox.checked = False
     with pytest.raises(ValueError, match="Nothing to learn"):
         panel.logic.settings(node)
+    panel.ui.crossingsCheckBox.checked = True
+
+    def ticked() -> list[str]:
+        return [name for name in panel.logic.availablePretexts() if getattr(node, name)]
+
     panel.ui.positionsCheckBox.checked = True
     panel.ui.presetComboBox.currentIndex = 1
     panel.ui.presetComboBox.activated(1)
-    assert (node.preset.name, node.patch, node.positions, node.location) == ("Knee", 192, False, True)
+    assert (node.preset.name, node.patch, *ticked()) == ("Knee", 192, "crossings", "location")
     panel.ui.presetComboBox.currentIndex = 0
     panel.ui.presetComboBox.activated(0)
-    assert panel.ui.patchSpinBox.value == 144
+    assert (node.preset.name, panel.ui.patchSpinBox.value, *ticked()) == ("Heart", 144, "crossings")
 
 
 def test_a_network_that_cannot_learn_the_pretexts_is_not_started(
@@ -238,8 +243,8 @@ def test_a_network_that_cannot_learn_the_pretexts_is_not_started(
     assert hidden()
     choose(panel.ui.networkComboBox, "Mask R-CNN: looks for regions")
     assert node.network.value == "mask-rcnn"
-    for ticks, can in (({"positions"}, False), ({"positions", "distortions"}, False), ({"distortions"}, True)):
-        for name in ("positions", "distortions"):
+    for ticks, can in (({"crossings"}, False), ({"crossings", "distortions"}, False), ({"distortions"}, True)):
+        for name in ("crossings", "distortions"):
             getattr(panel.ui, f"{name}CheckBox").checked = name in ticks
         assert panel.ui.startButton.enabled is panel.ui.forecastButton.enabled is can, ticks
         assert hidden() is can
@@ -256,7 +261,7 @@ def test_a_network_that_cannot_learn_the_pretexts_is_not_started(
     assert parsed.network.widths == (8, 16, 32), "further settings of the network stay"
     panel.ui.distortionsCheckBox.checked = False
     assert "Nothing to learn" in panel.ui.reasonLabel.text
-    panel.ui.positionsCheckBox.checked = True
+    panel.ui.crossingsCheckBox.checked = True
     choose(panel.ui.networkComboBox, "U-Net: looks at every pixel")
     assert panel.ui.startButton.enabled
     # The same from the console.
