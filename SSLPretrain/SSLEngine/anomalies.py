@@ -51,8 +51,9 @@ from .studies import Study
 from .studies import StudyError
 from .studies import View
 from .studies import read_study
+from .studies.volumes import view_image
 from .studies.volumes import volume_extension
-from .studies.volumes import write_view
+from .studies.volumes import write_image
 from .training import autocast
 from .training import choose_device
 
@@ -203,7 +204,8 @@ def find(
 
     Raises:
         ModelError: The model cannot be used for this.
-        StudyError: The study cannot be used, or a map cannot be written.
+        OSError: A map cannot be written.
+        StudyError: The study or the name of the output cannot be used.
     """
     check_output(out)
     network, card = load_model(model)
@@ -272,7 +274,7 @@ def _write(path: Path, view: View, maps: Sequence[Maps], part: slice) -> None:
     shown = replace(view, planes=view.planes[part], phases=len(maps), read_pixels=lambda phase: maps[phase])
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
         temporary = Path(folder) / path.name
-        write_view(shown, temporary)
+        write_image(view_image(shown), temporary)
         temporary.replace(path)
 
 

@@ -22,6 +22,7 @@ from SSLEngine.anomalies import auc
 from SSLEngine.anomalies import find
 from SSLEngine.anomalies import measure
 from SSLEngine.anomalies import slice_scores
+from SSLEngine.jobs import EXIT_OTHER
 from SSLEngine.jobs import Reporter
 from SSLEngine.models import Card
 from SSLEngine.models import ModelError
@@ -286,6 +287,25 @@ def test_a_model_that_has_not_learned_it_says_so(tmp_path: Path, capsys: pytest.
 def test_an_output_of_another_kind_is_refused(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"must end in \.nii\.gz or \.mha, or be a folder"):
         find(trained, tmp_path, tmp_path / "map.nrrd")
+
+
+def test_a_disk_that_fills_up_is_no_wrong_input(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    resource = pytest.importorskip("resource")
+    exam = write_toy_cohort(tmp_path / "exams", 1) / "toy-000"
+    out = tmp_path / "maps"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # Files end here as they would where the disk does.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (256, before[1]))
+    try:
+        code = main(["anomalies", "--model", str(trained), str(exam), "--out", str(out)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert code == EXIT_OTHER
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert told == f"sslengine: {out}: could not be written whole; check the path and the disk."
+    assert not list(out.iterdir())
 
 
 def test_what_is_normal_must_be_numbers(tmp_path: Path) -> None:

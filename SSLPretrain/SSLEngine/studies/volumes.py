@@ -320,8 +320,26 @@ def _grid_of_planes(planes: Sequence[Plane]) -> tuple[Array, Array, float]:
     return start, third, length
 
 
+def view_image(view: View, phase: int | None = None) -> sitk.Image:
+    """A view's pixels as one volume, or all phases of a cine as a 4-D one.
+
+    Args:
+        view: A view whose planes form a volume.
+        phase: Only this phase; all of them where it is None.
+
+    Raises:
+        StudyError: The planes do not form a volume.
+    """
+    chosen = range(view.phases) if phase is None else [phase]
+    if not view.regular:
+        msg = f"{view.name}: the slices are shifted, tilted or unevenly spaced, so they cannot be one volume file."
+        raise StudyError(msg)
+    volumes = [itk_image(view.pixels(k), view.planes) for k in chosen]
+    return volumes[0] if len(volumes) == 1 else sitk.JoinSeries(volumes, 0.0, _time_step(view))
+
+
 def write_view(view: View, path: Path, phase: int | None = None) -> None:
-    """Writes a view's pixels as one volume, or all phases of a cine as a 4-D one.
+    """Writes what :func:`view_image` makes of a view.
 
     Args:
         view: A view whose planes form a volume.
@@ -331,12 +349,7 @@ def write_view(view: View, path: Path, phase: int | None = None) -> None:
     Raises:
         StudyError: The planes do not form a volume, or the file cannot be written.
     """
-    chosen = range(view.phases) if phase is None else [phase]
-    if not view.regular:
-        msg = f"{view.name}: the slices are shifted, tilted or unevenly spaced, so they cannot be one volume file."
-        raise StudyError(msg)
-    volumes = [itk_image(view.pixels(k), view.planes) for k in chosen]
-    image = volumes[0] if len(volumes) == 1 else sitk.JoinSeries(volumes, 0.0, _time_step(view))
+    image = view_image(view, phase)
     try:
         write_image(image, path)
     except OSError as error:
