@@ -28,6 +28,7 @@ from torch import nn
 
 from .geometry import Array
 from .geometry import plane_to_plane
+from .jobs import check_writable
 from .models import Card
 from .models import ModelError
 from .models import load_model
@@ -232,14 +233,16 @@ def find(
 
 
 def check_output(out: Path) -> None:
-    """Refuses a file that cannot hold maps.
+    """Refuses a file that cannot hold maps, and a place where none can be written.
 
     Raises:
+        OSError: Nothing can be written there.
         StudyError: Its name ends otherwise than in :data:`ENDINGS`.
     """
     if (volume_extension(out) or "") not in ("", *ENDINGS):
         msg = f"The output {out} must end in {' or '.join(ENDINGS)}, or be a folder."
         raise StudyError(msg)
+    check_writable(out, folder=not volume_extension(out))
 
 
 def _paths(out: Path, view: View, first: bool) -> list[Path]:

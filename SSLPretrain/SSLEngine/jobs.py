@@ -15,6 +15,7 @@ the folder later finds there all that is to know. Files in the folder::
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -95,6 +96,32 @@ def naming(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         error.filename = error.filename or str(path)
+        raise
+
+
+def check_writable(path: Path, folder: bool = False) -> None:
+    """Looks whether a file, or files in a folder, could be written, so that nothing is computed in vain.
+
+    Leaves nothing behind: folders that are missing on the way are for the writer to make.
+
+    Args:
+        path: The file or the folder.
+        folder: Whether it is a folder.
+
+    Raises:
+        OSError: They could not; ``filename`` is the path.
+    """
+    try:
+        if path.is_dir() and not folder:
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        start = path.absolute() if folder else path.absolute().parent
+        there = next(place for place in (start, *start.parents) if place.exists())
+        # By hand: tempfile tries on for ever in some folders of Windows (CPython issue 66305).
+        probe = there / f".writing-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        error.filename = str(path)
         raise
 
 

@@ -25,6 +25,7 @@ from .geometry import Array
 from .geometry import Plane
 from .geometry import slice_positions
 from .geometry import towards
+from .jobs import check_writable
 from .jobs import write_atomically
 from .models import Card
 from .models import ModelError
@@ -257,7 +258,10 @@ def plan(
         ModelError: The model cannot be used for this.
         SettingsError: A role is not known.
         StudyError: The study cannot be used.
+        OSError: The picture cannot be written.
     """
+    if picture is not None:
+        check_writable(picture)
     network, card = load_model(model)
     crossings_of(card)
     exam = read_study(study, labels_suffix=labels_suffix)
@@ -277,6 +281,7 @@ def plan(
     guests = Crossing(crossings_of(card)).guests
     missing = [r for r in guests if r in card.roles and r not in roles]
     if picture is not None:
+        picture.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(picture, png(planes_picture(exam, planes)))
     return {
         "study": str(study),

@@ -24,6 +24,7 @@ from .geometry import Array
 from .geometry import Plane
 from .geometry import plane_to_plane
 from .instances import class_shares
+from .jobs import check_writable
 from .measure import LV_CAVITY
 from .measure import ejection_fraction
 from .models import SEGMENTATION
@@ -295,11 +296,13 @@ def segment_study(
         ``{"outputs": [{"file", "view", "role", "phase", "volumes_ml"}], "cine": [...]}``.
 
     Raises:
-        StudyError: The output's name is wrong or a view cannot be written.
+        OSError: A file cannot be written.
+        StudyError: The output's name is wrong.
     """
     if not out.name.endswith(EXTENSION):
         msg = f"The output {out} must end in {EXTENSION}, Slicer's segmentation format."
         raise StudyError(msg)
+    check_writable(out)
     views = ordered(segmenter.views(study))
     work = [(view, phase) for view in views for phase in range(view.phases)]
     outputs: list[dict[str, Any]] = []

@@ -270,13 +270,24 @@ PLACES = [
     ["segment", "--model", "{model}", "{study}", "--out", "{tmp}/text/x/o.seg.nrrd"],
     ["segment", "--model", "{model}", "{study}", "--out", "{tmp}/taken.seg.nrrd"],
     ["phantom", "--studies", "1", "--out", "{tmp}/text/x"],
+    ["planes", "--model", "{model}", "{study}", "--picture", "{tmp}/text/x.png"],
+    ["planes", "--model", "{model}", "{study}", "--picture", "{tmp}"],
+    ["anomalies", "--model", "{model}", "{study}", "--out", "{tmp}/text"],
+    ["anomalies", "--model", "{model}", "{study}", "--out", "{tmp}/text/x/map.nii.gz"],
 ]
 
 
 @pytest.mark.parametrize("words", PLACES, ids=lambda w: " ".join(w)[:70])
 def test_a_place_that_cannot_be_written_to_is_the_users_to_change(
-    words: list[str], toy_cohort: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str],
+    toy_cohort: Path,
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """It is told before anything is computed; the model cannot do all of this, which would be told then."""
+    monkeypatch.setattr("SSLEngine.segment.Segmenter.segment", lambda *_: pytest.fail("nothing was to be computed"))
     (tmp_path / "text").write_text("no folder")
     (tmp_path / "taken.seg.nrrd").mkdir()
     before = sorted(tmp_path.rglob("*"))

@@ -289,7 +289,7 @@ def test_the_verb_writes_the_documented_shape(model: Path, tmp_path: Path, capsy
         assert 0 <= plane["confidence"] <= 1
     roles = [p["role"] for p in document["planes"]] + [p["role"] for p in document["not_found"]]
     assert sorted(roles) == ["2ch", "4ch", "sax"]
-    picture = tmp_path / "planes.png"
+    picture = tmp_path / "new" / "planes.png"
     narrowed = ["--device", "cpu", "--hosts", "sax", "--picture", str(picture)]
     assert main(["planes", "--model", str(model), str(exam), *narrowed]) == 0
     assert "confidence" in capsys.readouterr().out
