@@ -46,6 +46,8 @@ EXIT_FINISHED, EXIT_OTHER, EXIT_UNUSABLE, EXIT_CANCELLED, EXIT_MEMORY = 0, 1, 2,
 QUEUED, RUNNING, FINISHED, FAILED, CANCELLED, LOST = "queued", "running", "finished", "failed", "cancelled", "lost"
 TERMINAL_EVENTS = (FINISHED, FAILED, CANCELLED)
 
+#: What every event has beside ``time`` and ``event``; null where it is not known.
+EVENT_FIELDS = ("step", "steps", "loss", "rate", "eta_s", "memory_bytes", "message")
 #: A worker on another machine cannot be asked for its pid: silence longer than this means lost.
 SILENCE_S = 600.0
 #: How much of the end of the event file is enough to know the state.
@@ -520,9 +522,9 @@ class Reporter:
         self._asked = False
 
     def event(self, name: str, **fields: Any) -> None:
-        """Appends one event; fields that are None are written as null."""
+        """Appends one event; of :data:`EVENT_FIELDS`, those that are not given are written as null."""
         if self.folder is not None:
-            line = json.dumps({"time": time.time(), "event": name, **fields})
+            line = json.dumps({"time": time.time(), "event": name, **dict.fromkeys(EVENT_FIELDS), **fields})
             with (self.folder / EVENTS_FILE).open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
         if self._echo and (name != "progress" or self.folder is None):

@@ -203,6 +203,15 @@ def test_progress_is_told_twice_a_second_at_most_and_always_at_the_end(folder: P
     assert {"time", "event", "step", "steps", "loss", "rate", "eta_s", "memory_bytes", "message"} <= set(told[-1])
 
 
+def test_every_event_has_every_field(folder: Path) -> None:
+    jobs.Reporter(folder).reading(0, 2, "heart-0001")
+    jobs.Reporter(folder).event("failed", message="No.", code=2)
+    queued, reading, failed = jobs.Events(folder).new()
+    for event in (queued, reading, failed):
+        assert {"time", "event", "step", "steps", "loss", "rate", "eta_s", "memory_bytes", "message"} <= set(event)
+    assert (failed["step"], failed["message"], failed["code"]) == (None, "No.", 2)
+
+
 def test_a_pid_that_now_belongs_to_another_process_is_not_the_worker(folder: Path) -> None:
     jobs.Reporter(folder).event("started")
     worker = {"pid": os.getpid(), "time": time.time(), "born": "1", "host": socket.gethostname()}
