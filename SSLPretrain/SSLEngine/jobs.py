@@ -53,6 +53,9 @@ SILENCE_S = 600.0
 #: How much of the end of the event file is enough to know the state.
 TAIL_BYTES = 1 << 17
 
+#: Settings of any job that name a file or folder which it reads.
+INPUT_SETTINGS = ("path", "groups", "init", "model", "input", "cohort", "study", "source", "segmentation")
+
 #: Progress is told at most this often.
 TELL_S = 0.5
 #: The rate of a job is taken over at least this time.
@@ -173,12 +176,23 @@ def create(folder: Path, kind: str, settings: Mapping[str, Any]) -> Path:
         raise JobError(msg)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / JOB_FILE, {"format": 1, "kind": kind, "created": time.time(), "settings": dict(settings)})
+        inputs = sorted(set(_inputs(settings)))
+        document = {"format": 1, "kind": kind, "created": time.time(), "inputs": inputs, "settings": dict(settings)}
+        write_json(folder / JOB_FILE, document)
         Reporter(folder).event(QUEUED)
     except OSError as error:
         msg = f"The job folder {folder} cannot be written ({error.strerror}); choose another one."
         raise JobError(msg) from None
     return folder
+
+
+def _inputs(settings: Mapping[str, Any]) -> Iterator[str]:
+    """The files and folders that settings name, at any depth: what must come along to run the job elsewhere."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _inputs(value)
+        elif name in INPUT_SETTINGS and isinstance(value, str) and value:
+            yield value
 
 
 def load(folder: Path) -> dict[str, Any]:

@@ -88,6 +88,15 @@ def test_a_prepared_job_says_what_it_is(folder: Path) -> None:
     assert expected <= set(json.loads(json.dumps(jobs.status(folder).as_json())))
 
 
+def test_a_job_names_its_inputs_and_nothing_else(tmp_path: Path) -> None:
+    trial = {"data": {"path": "/exams", "groups": None}, "init": "/model.safetensors", "device": "cpu", "init_": "/no"}
+    settings = {"finetune": trial, "pretrain": {"data": {"path": "/exams"}}, "out": "/results", "counts": [1, 2]}
+    folder = jobs.create(tmp_path / "job", "study-labels", settings)
+    document = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    assert document["inputs"] == ["/exams", "/model.safetensors"]
+    assert document["settings"] == settings
+
+
 def test_a_worker_is_followed_stopped_and_resumed(folder: Path, python: list[str]) -> None:
     pid = jobs.start(folder, python)
     assert state(folder) == jobs.RUNNING
