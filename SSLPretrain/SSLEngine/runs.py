@@ -37,6 +37,7 @@ from .studies import Cohort
 from .studies import Study
 from .studies import StudyError
 from .studies import read_cohort
+from .studies.groups import GROUPS_FILE
 from .targets import Task
 from .training import Heads
 from .training import Learning
@@ -200,7 +201,6 @@ def finish(
 
 
 def _manifest(settings: Pretrain | Finetune, studies: Sequence[Study], model: Path) -> dict[str, Any]:
-    files = sorted({v.source for s in studies for v in s.views})
     device = choose_device(settings.device)
     return {
         "settings": plain(settings),
@@ -208,10 +208,23 @@ def _manifest(settings: Pretrain | Finetune, studies: Sequence[Study], model: Pa
         "machine": {"system": platform.platform(), "device": _device_name(device), "threads": torch.get_num_threads()},
         "seed": settings.seed,
         "subjects": sorted({s.subject for s in studies}),
-        "inputs": {str(f): digest(f) for f in files},
+        "inputs": {str(f): digest(f) for f in sorted(_inputs(settings, studies))},
         "model": {"file": model.name, "sha256": digest(model)},
         "command": sys.argv,
     }
+
+
+def _inputs(settings: Pretrain | Finetune, studies: Sequence[Study]) -> set[Path]:
+    """The files that a job read: images, and for a fine-tuning what it started from and was taught with."""
+    files = {v.source for s in studies for v in s.views}
+    if isinstance(settings, Finetune):
+        table = Path(settings.data.groups or Path(settings.data.path) / GROUPS_FILE)
+        files |= {Path(settings.init)} if settings.init else set()
+        if settings.target == "segmentation":
+            files |= {v.labels_source for s in studies for v in s.views if v.labels_source is not None}
+        elif table.is_file():
+            files.add(table)
+    return files
 
 
 def _versions() -> dict[str, str]:

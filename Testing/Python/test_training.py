@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import os
@@ -222,6 +223,12 @@ def test_a_frozen_encoder_stays_bit_identical_and_multitask_learns_both(
     assert all(torch.equal(before[k], after[k]) for k in encoder)
     assert any(not torch.equal(before[k], after[k]) for k in before if k.startswith("decoder."))
     assert not [k for k in after if "positions" in k]
+    # The manifest names all that it learned from: the model, and labels beside every image.
+    read = json.loads((tmp_path / "decoder" / "manifest.json").read_text())["inputs"]
+    init = unbroken / jobs.MODEL_FILE
+    assert read[str(init)] == hashlib.sha256(init.name.encode() + init.read_bytes()).hexdigest()
+    views = [f for f in sorted(toy_cohort.rglob("*.nii.gz")) if f.name != "unknown.nii.gz"]
+    assert {Path(f) for f in read} == {init, *views}
 
     done = engine("finetune", *common, "--transfer", "multitask", "--out", tmp_path / "both")
     assert done.returncode == 0, done.stderr

@@ -306,6 +306,7 @@ def _attach(study: Study, path: Path, view: View | None, name: str = "") -> None
         study.irregularities += [problem] if problem else []
         view.read_labels = labels.reader(view.planes)
         view.label_names = labels.names
+        view.labels_source = path
 
 
 def _view_of_labels(study: Study, labels: LabelFile, name: str) -> View | None:

@@ -54,6 +54,7 @@ class View:
         frame_of_reference: DICOM FrameOfReferenceUID; None where it is unknown (NIfTI).
         trigger_times: Trigger time of each phase in ms, empty where unknown.
         attributes: Further facts from the header (series description, laterality ...), for display.
+        labels_source: The file that the labels were read from; None where there is none.
     """
 
     name: str
@@ -69,6 +70,7 @@ class View:
     frame_of_reference: str | None = None
     trigger_times: tuple[float, ...] = ()
     attributes: Mapping[str, str] = field(default_factory=dict)
+    labels_source: Path | None = None
 
     def pixels(self, phase: int = 0) -> npt.NDArray[np.float32]:
         """Grey values of one phase, float32, ``(slices, rows, columns)``."""
