@@ -39,6 +39,9 @@ SHARED_SETTINGS = (
 WRONG_PATH = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
 WRONG_PLACE = (errno.EROFS, errno.ENAMETOOLONG)
 
+#: What torch says of a lack of memory, in lower case: on the device, on Linux, on Windows, within a CUDA library.
+NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "_status_alloc_failed")
+
 # Verbs import what they need when they run: --help must answer at once, and light verbs must not wait for torch.
 
 
@@ -466,8 +469,7 @@ def explain(error: BaseException) -> tuple[int, str]:
         return jobs.EXIT_CANCELLED, "Stopped."
     if isinstance(error, (StudyError, SettingsError, JobError, GeometryError)) or type(error).__name__ == "ModelError":
         return jobs.EXIT_UNUSABLE, text
-    lower = text.lower()
-    if isinstance(error, MemoryError) or "out of memory" in lower or "can't allocate memory" in lower:
+    if isinstance(error, MemoryError) or any(words in text.lower() for words in NO_MEMORY):
         return jobs.EXIT_MEMORY, "Out of memory: use a smaller schedule.batch or grid.patch, or close other programs."
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "").partition(".")[0]
@@ -475,8 +477,11 @@ def explain(error: BaseException) -> tuple[int, str]:
     if isinstance(error, OSError):
         code = jobs.EXIT_UNUSABLE if isinstance(error, WRONG_PATH) or error.errno in WRONG_PLACE else jobs.EXIT_OTHER
         return code, f"{_meant(error)}: {error.strerror or text}; check the path and the disk."
+    if isinstance(error, FloatingPointError):
+        return jobs.EXIT_OTHER, text
     first = text.splitlines()[0] if text else "no message"
-    return jobs.EXIT_OTHER, f"{type(error).__name__}: {first}"
+    advice = "the program did not expect this, please report it with what it printed (a job: log.txt)"
+    return jobs.EXIT_OTHER, f"{type(error).__name__}: {first.rstrip('.')}; {advice}."
 
 
 def _meant(error: OSError) -> str:
