@@ -92,7 +92,7 @@ class Card:
         scores: Figures measured on held-out subjects, by task.
         normal: Mean and standard deviation of the anomaly scores of held-out slices, by role; empty where
             ``distortions`` was not learned.
-        provenance: Where it came from: job, seed, subjects, initial model, versions.
+        provenance: Where it came from: program, time, seed, subjects, those of the initial model, and the transfer.
     """
 
     kind: Literal["pretrained", "segmentation", "classification"]
