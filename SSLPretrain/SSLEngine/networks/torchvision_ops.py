@@ -16,12 +16,13 @@ import importlib
 import sys
 from types import ModuleType
 from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch.nn import functional
 
-#: Boxes that :func:`nms` compares with each other at once.
-NMS_BLOCK = 1024
+#: Boxes that :func:`nms` compares with each other at once: more are compared in vain, fewer take more rounds.
+NMS_BLOCK = 256
 #: Interpolation weights that :func:`roi_align` computes at once, which bounds its memory.
 ALIGN_ENTRIES = 1 << 22
 #: What ``import torchvision`` registers shapes for, and what its ``roi_align`` calls.
@@ -106,22 +107,43 @@ def nms(dets: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch
         ``(k,)`` int64 indices of the kept boxes, best first; of equal scores the earlier box comes first.
     """
     order = scores.argsort(descending=True, stable=True)
+    sorted_boxes = Boxes.of(dets[order])
     kept = order[:0]
-    for block in order.split(NMS_BLOCK):
-        alive = ~_overlaps(dets[kept], dets[block], iou_threshold).any(0)
-        beats = _overlaps(dets[block], dets[block], iou_threshold).triu(1).to(dets.dtype)
+    for block in torch.arange(len(order), device=order.device).split(NMS_BLOCK):
+        own = sorted_boxes.part(block)
+        alive = ~_overlaps(sorted_boxes.part(kept), own, iou_threshold).any(0)
+        beats = _overlaps(own, own, iou_threshold).triu(1).to(dets.dtype)
         kept = torch.cat((kept, block[_undefeated(alive.to(dets.dtype), beats)]))
-    return kept
+    return order[kept]
 
 
-def _overlaps(first: torch.Tensor, second: torch.Tensor, threshold: float) -> torch.Tensor:
+class Boxes(NamedTuple):
+    """Corners and areas of boxes, each ``(n,)``: side by side in memory, comparing them takes a third of the time."""
+
+    x0: torch.Tensor
+    y0: torch.Tensor
+    x1: torch.Tensor
+    y1: torch.Tensor
+    area: torch.Tensor
+
+    @classmethod
+    def of(cls, boxes: torch.Tensor) -> Boxes:
+        """From ``(n, 4)``."""
+        x0, y0, x1, y1 = boxes.T.contiguous()
+        return cls(x0, y0, x1, y1, (x1 - x0) * (y1 - y0))
+
+    def part(self, rows: torch.Tensor) -> Boxes:
+        """Some of them."""
+        return Boxes(*(values[rows] for values in self))
+
+
+def _overlaps(first: Boxes, second: Boxes, threshold: float) -> torch.Tensor:
     """``(n, m)`` bool: which boxes overlap by more than the threshold."""
-    corner = torch.maximum(first[:, None, :2], second[None, :, :2])
-    sides = (torch.minimum(first[:, None, 2:], second[None, :, 2:]) - corner).clamp_(min=0)
-    shared = sides[..., 0] * sides[..., 1]
-    areas = [(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) for boxes in (first, second)]
+    a, b = Boxes(*(values[:, None] for values in first)), second
+    width = (torch.minimum(a.x1, b.x1) - torch.maximum(a.x0, b.x0)).clamp_(min=0)
+    shared = width.mul_((torch.minimum(a.y1, b.y1) - torch.maximum(a.y0, b.y0)).clamp_(min=0))
     # In double, because the compiled operator compares the rounded ratio with the threshold as given.
-    return (shared / (areas[0][:, None] + areas[1][None] - shared)).double() > threshold
+    return (shared / (a.area + b.area - shared)).double() > threshold
 
 
 def _undefeated(alive: torch.Tensor, beats: torch.Tensor) -> torch.Tensor:
