@@ -524,7 +524,13 @@ def laid_over(
     return flat.reshape(images.shape), regions.reshape(*row.shape, *images.shape[-2:])
 
 
-def distort(images: torch.Tensor, settings: Distortions, spacing_mm: float, generator: torch.Generator) -> Distorted:
+def distort(
+    images: torch.Tensor,
+    acquired: torch.Tensor,
+    settings: Distortions,
+    spacing_mm: float,
+    generator: torch.Generator,
+) -> Distorted:
     """Distorts regions of every image; the images given are left as they are.
 
     An image has fewer regions than were drawn for it, or none, where too few of the candidates can be used; a share of
@@ -532,6 +538,7 @@ def distort(images: torch.Tensor, settings: Distortions, spacing_mm: float, gene
 
     Args:
         images: ``(B, 1, P, P)`` float32, standardised.
+        acquired: ``(B, P, P)`` bool: regions lie where the scanner measured, not in the repeated border beyond.
         settings: Which distortions, how large, how strong.
         spacing_mm: Spacing of the images.
         generator: On the CPU: the same draws on every device.
@@ -540,7 +547,7 @@ def distort(images: torch.Tensor, settings: Distortions, spacing_mm: float, gene
     draws = Draws(generator, images.device)
     wanted = torch.randint(fewest, most + 1, (batch, 1), generator=generator).to(images.device)
     touched = draws.uniform(batch) >= settings.untouched
-    mask = foreground(images, spacing_mm)
+    mask = foreground(images, spacing_mm) & acquired
     windows, there = kept_apart(drawn_windows(mask, spacing_mm, settings, draws), mask, most + SPARE, settings)
     enabled = torch.tensor([1 + TYPES.index(name) for name in dict.fromkeys(settings.types)])
     # Shuffled, not drawn: each type is tried equally often.

@@ -113,7 +113,7 @@ def gather(
 
 def _without_labels(record: Record) -> Record:
     info = type(record.info)(**{**record.info.__dict__, "labelled": False})
-    return Record(info, record.image, None, record.geometry)
+    return Record(info, record.image, None, record.acquired, record.geometry)
 
 
 def sensible_steps(wanted: int, slices: int, batch: int, epochs: int, low: int, high: int) -> int:

@@ -61,6 +61,8 @@ class SliceSet:
         images: ``(N, S, S)`` float16.
         labels: ``(L, S, S)`` uint8 class indices; only labelled slices have a row.
         label_row: ``(N,)`` row in ``labels`` or -1.
+        acquired: ``(N, 4)`` float32 left, upper, right and lower edge of what was acquired, in stored pixels; beyond it
+            the border is repeated.
         lines, points, values: By pretext name, ``(N, k, 3)``, ``(N, k, 2)``, ``(N, k)`` float32, NaN where unknown.
         infos: One a slice.
         spacing_mm: In-plane spacing.
@@ -70,6 +72,7 @@ class SliceSet:
         self.infos = [r.info for r in records]
         self.spacing_mm = spacing_mm
         self.images = torch.from_numpy(np.stack([r.image for r in records])).to(device)
+        self.acquired = torch.from_numpy(np.stack([r.acquired for r in records]).astype(np.float32)).to(device)
         rows = np.cumsum([r.labels is not None for r in records]) - 1
         self.label_row = torch.from_numpy(np.where([r.labels is not None for r in records], rows, -1)).to(device)
         labelled = [r.labels for r in records if r.labels is not None]
@@ -104,6 +107,7 @@ class Record:
     info: SliceInfo
     image: npt.NDArray[np.float16]
     labels: npt.NDArray[np.uint8] | None
+    acquired: Array
     geometry: dict[str, Geometry]
 
 
@@ -142,6 +146,12 @@ def network_plane(plane: Plane, spacing_mm: float, side: int, centre: Array | No
     offset = (side - 1) / 2 * spacing_mm
     origin = corner - offset * plane.x_direction - offset * plane.y_direction
     return Plane(origin, plane.x_direction, plane.y_direction, spacing, (side, side), plane.thickness)
+
+
+def acquired_box(source: Plane, target: Plane) -> Array:
+    """Left, upper, right and lower edge of an image lying in ``source``, ``(4,)`` pixels of the coplanar ``target``."""
+    corners = np.array([(-0.5, -0.5, 1), (source.size[0] - 0.5, source.size[1] - 0.5, 1)])
+    return np.sort((corners @ plane_to_plane(source, target).T)[:, :2], axis=0).ravel()
 
 
 def resample(pixels: torch.Tensor, source: Plane, target: Plane, labels: bool = False) -> torch.Tensor:
@@ -262,7 +272,8 @@ def study_records(study: Study, pretexts: Sequence[Pretext], grid: Grid, classes
                 image = resample(torch.from_numpy(images[k : k + 1]), view.planes[k], host)[0]
                 truth = None if labels is None else _class_map(labels[k], view.planes[k], host, classes)
                 info = SliceInfo(study.name, study.subject, view.role, view.name, k, phase, truth is not None)
-                yield Record(info, image.numpy().astype(np.float16), truth, described[k])
+                acquired = acquired_box(view.planes[k], host)
+                yield Record(info, image.numpy().astype(np.float16), truth, acquired, described[k])
 
 
 def _class_map(
@@ -357,6 +368,9 @@ def make_batch(
         labels[known] = functional.grid_sample(
             truth, grid[known], mode="nearest", padding_mode="zeros", align_corners=False
         )[:, 0].long()
+    # grid_sample counts from -1 to 1 between the outer edges of the outermost pixels.
+    edges = ((slices.acquired[indices] + 0.5) * (2 / side) - 1)[:, None, None]
+    acquired = ((grid >= edges[..., :2]) & (grid <= edges[..., 2:])).all(-1)
     if settings is not None:
         images = change_grey_values(images, slices.spacing_mm, settings, generator)
     return Batch(
@@ -367,6 +381,7 @@ def make_batch(
         values={n: v[indices] for n, v in slices.values.items()},
         spacing_mm=slices.spacing_mm,
         clean=images,
+        acquired=acquired,
     )
 
 

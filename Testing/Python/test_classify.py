@@ -182,7 +182,7 @@ def test_rare_classes_weigh_more_and_a_step_of_one_class_too() -> None:
     task = Classification([3, 1], bag=2)
     values = torch.tensor([[0.0], [0.0], [1.0], [1.0]])
     nothing = torch.zeros(0)
-    batch = Batch(nothing, nothing, {}, {}, {CLASSIFICATION: values}, 1.0, nothing)
+    batch = Batch(nothing, nothing, {}, {}, {CLASSIFICATION: values}, 1.0, nothing, nothing)
     target = task.target(batch)
     assert target.tolist() == [0, 1]
     # Equal slices: the weight of attention does not matter, the class scores are (1, 0) and (0, 2).

@@ -67,9 +67,13 @@ def images() -> torch.Tensor:
     return make_batch(slices, chosen, PATCH, None, torch.Generator()).images
 
 
+def everywhere(images: torch.Tensor) -> torch.Tensor:
+    return torch.ones_like(images[:, 0], dtype=torch.bool)
+
+
 def distorted(images: torch.Tensor, seed: int = 0, **changes: object) -> Distorted:
     settings = Distortions(**{"untouched": 0.0, **changes})  # type: ignore[arg-type]
-    return distort(images, settings, SPACING_MM, torch.Generator().manual_seed(seed))
+    return distort(images, everywhere(images), settings, SPACING_MM, torch.Generator().manual_seed(seed))
 
 
 # ---------------------------------------------------------------------------------------------
@@ -108,6 +112,20 @@ def test_only_regions_and_their_soft_edges_are_changed(images: torch.Tensor) -> 
         far = torch.from_numpy(ndimage.distance_transform_edt((types == 0).numpy())) * SPACING_MM
         assert torch.equal(clean[far > 2 * 3.0 + SPACING_MM], image[far > 2 * 3.0 + SPACING_MM])
         assert float((clean - image)[types > 0].abs().mean()) > 0.1 or not (types > 0).any()
+
+
+def test_regions_lie_where_the_scanner_measured(images: torch.Tensor) -> None:
+    acquired = everywhere(images)
+    acquired[:, :, PATCH // 2 :] = False
+    settings = Distortions(untouched=0.0)
+    found = distort(images, acquired, settings, SPACING_MM, torch.Generator().manual_seed(0))
+    for image_regions, kinds in zip(found.regions, found.kinds, strict=True):
+        for region in image_regions[kinds > 0]:
+            assert float((region & acquired[0]).sum()) >= settings.foreground * float(region.sum())
+    assert float((found.kinds > 0).sum(1).float().mean()) > 1
+    nowhere = distort(images, ~everywhere(images), settings, SPACING_MM, torch.Generator().manual_seed(0))
+    assert torch.equal(nowhere.images, images)
+    assert not nowhere.kinds.any()
 
 
 def test_number_size_overlap_foreground_and_change_keep_their_limits(images: torch.Tensor) -> None:
@@ -446,7 +464,7 @@ def test_wrong_settings_are_refused_with_their_name() -> None:
 
 def batch_of(images: torch.Tensor) -> Batch:
     labels = torch.full((len(images), PATCH, PATCH), -1)
-    return Batch(images, labels, {}, {}, {}, SPACING_MM, images)
+    return Batch(images, labels, {}, {}, {}, SPACING_MM, images, labels < 0)
 
 
 @pytest.fixture

@@ -172,7 +172,7 @@ def batch_of(points: np.ndarray, side: int = 64, spacing: float = 2.0) -> Batch:
     known = torch.from_numpy(points.astype(np.float32))
     images = torch.zeros(len(points), 1, side, side)
     unlabelled = torch.full((len(points), side, side), -1)
-    return Batch(images, unlabelled, {}, {"positions": known}, {}, spacing, images)
+    return Batch(images, unlabelled, {}, {"positions": known}, {}, spacing, images, unlabelled < 0)
 
 
 def logits_of(target: torch.Tensor, strength: float = 12.0) -> torch.Tensor:

@@ -44,6 +44,7 @@ from SSLEngine.settings import SettingsError
 from SSLEngine.slices import Record
 from SSLEngine.slices import SliceInfo
 from SSLEngine.slices import SliceSet
+from SSLEngine.slices import acquired_box
 from SSLEngine.slices import make_batch
 from SSLEngine.slices import network_plane
 from SSLEngine.slices import resample
@@ -85,7 +86,7 @@ def batch_of(lines: Array, patch: int = 64, spacing_mm: float = 2.0) -> Batch:
     images = torch.zeros(len(lines), 1, patch, patch)
     none: dict[str, torch.Tensor] = {}
     labels = torch.full((len(lines), patch, patch), -1)
-    return Batch(images, labels, {"crossings": torch.tensor(lines).float()}, none, none, spacing_mm, images)
+    return Batch(images, labels, {"crossings": torch.tensor(lines).float()}, none, none, spacing_mm, images, labels < 0)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -158,7 +159,11 @@ def test_lines_lie_where_marching_through_the_patient_finds_the_guest(seed: int)
     # Beyond the border of an image, or of the stored square, its last pixels are repeated: their places are not true.
     stored[3][[0, -1]] = stored[3][:, [0, -1]] = 0
     info = SliceInfo("s", "s", "sax", "v", 0, 0, False)
-    slices = SliceSet([Record(info, s, None, geometry) for s in stored], spacing_mm, torch.device("cpu"))
+    slices = SliceSet(
+        [Record(info, s, None, acquired_box(acquired, plane), geometry) for s in stored],
+        spacing_mm,
+        torch.device("cpu"),
+    )
     # One generator state for all four: the same place, four things painted on it.
     batches = [
         make_batch(slices, torch.tensor([k]), patch, ONLY_MOTION, torch.Generator().manual_seed(seed)) for k in range(4)

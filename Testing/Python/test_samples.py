@@ -70,8 +70,9 @@ def slice_set(roles: list[tuple[str, int]], known: list[bool] | None = None) -> 
         image = torch.randn(SIDE, SIDE, generator=generator) + k
         values = np.array([1.0 if known is None or known[k] else np.nan])
         info = SliceInfo("s", f"subject {k}", role, role, index, 0, True)
+        edges = np.array([-0.5, -0.5, SIDE - 0.5, SIDE - 0.5])
         truth = np.full((SIDE, SIDE), k % 2, np.uint8)
-        records.append(Record(info, image.numpy().astype("float16"), truth, {"halves": Geometry(values=values)}))
+        records.append(Record(info, image.numpy().astype("float16"), truth, edges, {"halves": Geometry(values=values)}))
     return SliceSet(records, 2.0, torch.device("cpu"))
 
 

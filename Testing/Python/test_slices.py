@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -23,6 +25,7 @@ from SSLEngine.settings import parse
 from SSLEngine.slices import Record
 from SSLEngine.slices import SliceInfo
 from SSLEngine.slices import SliceSet
+from SSLEngine.slices import acquired_box
 from SSLEngine.slices import augmentation_matrices
 from SSLEngine.slices import chosen_phases
 from SSLEngine.slices import landmark
@@ -53,7 +56,8 @@ def one_slice(image: np.ndarray, labels: np.ndarray | None = None) -> SliceSet:
     info = SliceInfo("s", "s", "sax", "sax", 0, 0, labels is not None)
     geometry = {"task": Geometry(lines=np.stack([FIRST, SECOND]), points=np.array([DOT, [np.nan, np.nan]]))}
     truth = None if labels is None else labels.astype(np.uint8)
-    return SliceSet([Record(info, image.astype(np.float16), truth, geometry)], SPACING, torch.device("cpu"))
+    edges = np.array([-0.5, -0.5, image.shape[1] - 0.5, image.shape[0] - 0.5])
+    return SliceSet([Record(info, image.astype(np.float16), truth, edges, geometry)], SPACING, torch.device("cpu"))
 
 
 def augmented(image: np.ndarray, labels: np.ndarray | None = None, count: int = 24) -> Batch:
@@ -139,6 +143,29 @@ def test_half_of_the_samples_are_mirrored_only_where_it_is_asked_for() -> None:
     shift = (made @ middle)[:, :2] - (SIDE - 1) / 2
     assert float(shift.abs().max()) <= Augmentation().shift_mm / SPACING + 1e-4
     assert float(shift.abs().max()) > 0.9 * Augmentation().shift_mm / SPACING
+
+
+def test_where_the_scanner_measured_moves_with_the_image() -> None:
+    host, source = oblique((SIDE, SIDE), (SPACING, SPACING)), oblique((50, 30), (1.4, 1.9))
+    source = replace(source, origin=host.to_patient(np.array([20.0, 31.0])))
+    # Bright where an image was acquired: its border lies half a pixel of its own outside its outermost centres.
+    left, upper = 20 - 0.7 / SPACING, 31 - 0.95 / SPACING
+    right, lower = left + 50 * 1.4 / SPACING, upper + 30 * 1.9 / SPACING
+    assert np.allclose(acquired_box(source, host), (left, upper, right, lower))
+    grid = pixel_grid(SIDE)
+    # Coverage of each pixel, so that a half covered one is 0.5.
+    across, down = (
+        np.clip(np.minimum(grid[..., k] + 0.5, high) - np.maximum(grid[..., k] - 0.5, low), 0, 1)
+        for k, (low, high) in enumerate(((left, right), (upper, lower)))
+    )
+    slices = one_slice(across * down)
+    slices.acquired = torch.from_numpy(acquired_box(source, host)[None]).float()
+    generator = torch.Generator().manual_seed(3)
+    batch = make_batch(slices, torch.zeros(24, dtype=torch.int64), PATCH, STILL, generator)
+    seen = batch.images[:, 0]
+    assert bool(batch.acquired[seen > 0.9].all())
+    assert not bool(batch.acquired[seen < 0.1].any())
+    assert 0.05 < float(batch.acquired.float().mean()) < 0.95
 
 
 def test_without_settings_the_middle_is_cut_out_unchanged() -> None:

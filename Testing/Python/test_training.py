@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -253,7 +254,7 @@ def tiny_run(steps: int = 6, seed: int = 0, **schedule: float) -> Run:
         image = torch.randn(48, 48, generator=generator)
         info = SliceInfo("s", f"subject {k}", "sax", "sax", k, 0, True)
         truth = (image > 0.5).numpy().astype("uint8")
-        records.append(Record(info, image.numpy().astype("float16"), truth, {}))
+        records.append(Record(info, image.numpy().astype("float16"), truth, np.array([-0.5, -0.5, 47.5, 47.5]), {}))
     slices = SliceSet(records, 2.0, torch.device("cpu"))
     make_deterministic(seed)
     return Run(

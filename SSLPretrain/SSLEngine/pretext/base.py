@@ -80,6 +80,7 @@ class Batch:
         values: By pretext name, ``(B, k)``.
         spacing_mm: In-plane spacing of the patch.
         clean: The images before a pretext distorted them; the same tensor where none did.
+        acquired: ``(B, P, P)`` bool, where the scanner measured; elsewhere an image's border is repeated.
         distorted: What a pretext did to regions of the images; None where none did.
     """
 
@@ -90,6 +91,7 @@ class Batch:
     values: dict[str, torch.Tensor]
     spacing_mm: float
     clean: torch.Tensor
+    acquired: torch.Tensor
     distorted: Distorted | None = None
 
 

@@ -57,7 +57,7 @@ class DistortionPrediction:
 
     def distort(self, batch: Batch, generator: torch.Generator) -> None:
         """Distorts regions of every image."""
-        batch.distorted = distort(batch.images, self.settings, batch.spacing_mm, generator)
+        batch.distorted = distort(batch.images, batch.acquired, self.settings, batch.spacing_mm, generator)
         batch.images = batch.distorted.images
 
     def target(self, batch: Batch) -> torch.Tensor:
