@@ -141,7 +141,7 @@ class MaskRcnn(Strict, frozen=True):
     """
 
     backbone: Literal["resnet18", "resnet34", "resnet50"] = "resnet18"
-    channels: Annotated[int, msgspec.Meta(ge=16, le=512, multiple_of=16)] = 128
+    channels: Annotated[int, msgspec.Meta(ge=16, le=512, multiple_of=16)] = 64
     anchors_mm: Annotated[tuple[Positive, ...], msgspec.Meta(max_length=5)] = ()
     aspects: Annotated[tuple[Positive, ...], msgspec.Meta(min_length=1, max_length=5)] = (0.5, 1.0, 2.0)
     second_align: bool = True
@@ -335,7 +335,7 @@ class Distortions(Strict, frozen=True):
     edge_mm: Positive = 6.0
     overlap: Share = 0.1
     foreground: Share = 0.5
-    least_change: NonNegative = 0.2
+    least_change: NonNegative = 0.3
     shuffling_mm: tuple[Positive, Positive] = (6.0, 16.0)
     blur_mm: tuple[Positive, Positive] = (2.5, 5.0)
     noise: Range = (0.25, 0.6)
