@@ -311,6 +311,20 @@ def test_nnunet_raw_dataset(tmp_path: Path) -> None:
     assert cohort.studies[0].views[0].label_names == cohort.label_names
 
 
+def test_a_label_with_two_names_is_said_once(tmp_path: Path) -> None:
+    names = {"first": "LV cavity", "second": "Femur", "third": "Femur"}
+    for exam, name in names.items():
+        for view in ("a", "b"):
+            write(random_pixels(), tmp_path / exam / f"{view}.nii.gz")
+            write((random_pixels() % 2).astype(np.uint8), tmp_path / exam / f"{view}_seg.nii.gz")
+        (tmp_path / exam / "study.json").write_text(json.dumps({"labels": {"1": name}}))
+    cohort = read_cohort(tmp_path)
+    assert cohort.label_names == {1: "LV cavity"}
+    told = [i for i in cohort.irregularities if "is called" in i.what]
+    assert [i.what for i in told] == ["label 1 is called Femur here and LV cavity elsewhere"]
+    assert "second" in told[0].where
+
+
 def _studies(subjects: list[str]) -> list[Study]:
     return [Study(f"study{k}", Path(str(k)), [], subject=s) for k, s in enumerate(subjects)]
 

@@ -208,7 +208,9 @@ def _merge_names(cohort: Cohort, view: View) -> None:
         known = cohort.label_names.setdefault(value, name)
         if known != name:
             what = f"label {value} is called {name} here and {known} elsewhere"
-            cohort.irregularities.append(Irregularity(str(view.source), what, f"{known} is believed"))
+            # Said once, not for every view of a cohort of two organs.
+            if all(told.what != what for told in cohort.irregularities):
+                cohort.irregularities.append(Irregularity(str(view.source), what, f"{known} is believed everywhere"))
 
 
 # ---------------------------------------------------------------------------------------------
