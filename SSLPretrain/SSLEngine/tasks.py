@@ -199,6 +199,7 @@ def targets(reporter: Reporter, study: str, pretrain: Mapping[str, Any]) -> str:
     others. ``pretrain`` holds the settings of a pretraining; which pretexts it names does not matter.
     """
     import torch
+    from msgspec.structs import replace
 
     from .pretext import TASKS as PRETEXTS
     from .pretext import make_pretexts
@@ -210,6 +211,8 @@ def targets(reporter: Reporter, study: str, pretrain: Mapping[str, Any]) -> str:
 
     folder = _folder(reporter)
     settings = parse({**pretrain, "pretext": list(PRETEXTS)}, Pretrain)
+    # Training leaves a share of the images untouched; among the two of a preview that would look like a fault.
+    settings = replace(settings, distortions=replace(settings.distortions, untouched=0.0))
     pretexts = make_pretexts(settings.pretext, settings)
     exam = read_study(Path(study), labels_suffix=settings.data.labels_suffix, progress=_tell(reporter))
     slices = gather([exam], pretexts, settings.grid, [], torch.device("cpu"), reporter)
