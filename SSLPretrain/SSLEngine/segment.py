@@ -114,7 +114,7 @@ class Segmenter:
         one side, it looks again round that.
         """
         images = standardise(view.pixels(phase), self.clip)
-        looked_at = landmark(study)
+        looked_at = landmark(study, view)
         classes = self._look(images, view.planes, looked_at)
         found = _middle(classes, view.planes)
         if found is not None:

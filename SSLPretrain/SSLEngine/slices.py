@@ -31,6 +31,7 @@ from .pretext.base import Host
 from .pretext.base import Pretext
 from .settings import Augmentation
 from .settings import Grid
+from .studies.crossings import same_frame
 from .studies.study import Study
 from .studies.study import View
 
@@ -208,16 +209,21 @@ def sampling_grid(matrices: torch.Tensor, out_size: tuple[int, int], in_size: tu
     return ((source + 0.5) * scale - 1).reshape(len(matrices), height, width, 2)
 
 
-def guests_of(study: Study) -> dict[str, Plane]:
-    """One plane for each role of a study: the view's middle slice."""
-    return {role: planes[len(planes) // 2] for role, planes in stacks_of(study).items()}
+def guests_of(study: Study, host: View | None = None) -> dict[str, Plane]:
+    """One plane for each role of a study: the view's middle slice. With a host, as :func:`stacks_of`."""
+    return {role: planes[len(planes) // 2] for role, planes in stacks_of(study, host).items()}
 
 
-def stacks_of(study: Study) -> dict[str, list[Plane]]:
-    """All planes of the first view of each role that training uses."""
+def stacks_of(study: Study, host: View | None = None) -> dict[str, list[Plane]]:
+    """All planes of the first view of each role that training uses.
+
+    Args:
+        study: The study.
+        host: Leaves out the views whose positions cannot be compared with those of this one.
+    """
     found: dict[str, list[Plane]] = {}
     for view in study.views:
-        if view.role in HOST_ROLES:
+        if view.role in HOST_ROLES and (host is None or not same_frame(host, view)):
             found.setdefault(view.role, view.planes)
     return found
 
@@ -229,9 +235,17 @@ def anatomical_axis(guests: dict[str, Plane]) -> Array | None:
     return None
 
 
-def landmark(study: Study) -> Array | None:
-    """The point, LPS, where a short-axis slice and both long-axis planes meet: an annotation-free heart localiser."""
-    guests = guests_of(study)
+def landmark(study: Study, view: View | None = None) -> Array | None:
+    """The point, LPS, where a short-axis slice and both long-axis planes meet: an annotation-free heart localiser.
+
+    Args:
+        study: The study.
+        view: Where the point is wanted; None is returned where its positions cannot be compared with theirs.
+    """
+    stack = study.first("sax")
+    if stack is None or (view is not None and same_frame(stack, view)):
+        return None
+    guests = guests_of(study, stack)
     if not {"sax", "2ch", "4ch"} <= set(guests):
         return None
     host = guests["sax"]
@@ -252,15 +266,14 @@ def study_records(study: Study, pretexts: Sequence[Pretext], grid: Grid, classes
         classes: Label values, in the order of the class indices 1, 2, ...
     """
     side = int(grid.patch * MARGIN) // 2 * 2
-    guests = guests_of(study)
-    centre = landmark(study)
-    axis = anatomical_axis(guests)
     for view in study.views:
         if view.role not in HOST_ROLES:
             continue
+        guests, centre = guests_of(study, view), landmark(study, view)
+        axis = anatomical_axis(guests)
         hosts = [network_plane(p, grid.spacing_mm, side, centre) for p in view.planes]
         others = {role: plane for role, plane in guests.items() if role != view.role}
-        stacks = {role: planes for role, planes in stacks_of(study).items() if role != view.role}
+        stacks = {role: planes for role, planes in stacks_of(study, view).items() if role != view.role}
         described = [
             {t.name: t.geometry(Host(h, view.role, others, view.planes, k, axis, stacks, study.side)) for t in pretexts}
             for k, h in enumerate(hosts)

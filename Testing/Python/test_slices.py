@@ -17,7 +17,9 @@ from SSLEngine.geometry import crossing_line
 from SSLEngine.pretext import make_pretexts
 from SSLEngine.pretext.base import Batch
 from SSLEngine.pretext.base import Geometry
+from SSLEngine.pretext.crossings import Crossing
 from SSLEngine.settings import Augmentation
+from SSLEngine.settings import Crossings
 from SSLEngine.settings import Grid
 from SSLEngine.settings import Positions
 from SSLEngine.settings import Pretrain
@@ -338,6 +340,31 @@ def test_records_of_a_study_carry_what_its_planes_tell() -> None:
         seen = record.image.astype(float)
         # The cavity is bright, so its label must lie on bright pixels.
         assert seen[label == 2].mean() > seen[label == 0].mean() + 1 if (label == 2).any() else True
+
+
+@pytest.mark.parametrize("how", ["frame of reference", "no position"])
+def test_views_that_cannot_be_compared_give_no_targets(how: str) -> None:
+    """As ``inspect`` says: after the patient has moved, a plane says nothing about slices of another frame."""
+    study = toy_study(6)
+    for view in study.views:
+        view.frame_of_reference = "1"
+    strange = study.first("4ch")
+    assert strange is not None
+    if how == "no position":
+        strange.attributes = {"position": "not in the header"}
+    else:
+        strange.frame_of_reference = "2"
+    task = Crossing(Crossings(guests=("2ch", "4ch", "sax")))
+    records = list(study_records(study, [task], parse({"spacing_mm": 6, "patch": 32}, Grid), []))
+    known = {r.info.role: np.isfinite(r.geometry["crossings"].lines[:, 0]).tolist() for r in records}
+    assert known["sax"] == [True, False, False]
+    assert known["4ch"] == [False, False, False]
+    assert known["2ch"] == [False, False, True]
+    assert landmark(study) is None
+    # The others are compared as before.
+    strange.frame_of_reference, strange.attributes = "1", {}
+    assert landmark(study) is not None
+    assert landmark(study, strange) is not None
 
 
 def test_missing_or_other_labels_are_background_or_unknown() -> None:
