@@ -112,7 +112,7 @@ class Regions:
             own, found = _found(network, task, batch, generator)
             pixels = task.score(task.of_regions(found, own), task.target(own), own.spacing_mm)
             # A curve of precision over recall needs the doubtful regions too.
-            with all_regions(network):
+            with all_regions(network), autocast(own.images.device):
                 figures[task.name] = {**pixels, **found_again(network(own.images), task.instances(own))}
         return figures
 

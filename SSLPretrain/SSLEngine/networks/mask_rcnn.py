@@ -187,41 +187,31 @@ class MaskRCNN(FeatureNetwork):
         self.sampler.score_thresh = self.score_threshold
         found = self.sampler.postprocess_detections(logits, deltas, proposals, [shape] * len(images))
         results = [dict(zip(("boxes", "scores", "labels"), each, strict=True)) for each in zip(*found, strict=True)]
-        counts = [len(result["boxes"]) for result in results]
-        regions = self.mask_head(stem, pyramid, [result["boxes"] for result in results])
-        labels = torch.cat([result["labels"] for result in results])
-        masks = self.predictors.masks(regions)[torch.arange(len(labels)), labels - 1].sigmoid()
-        for result, crops in zip(results, masks.split(counts), strict=True):
-            result["masks"] = paste(crops, result["boxes"], shape)
-        if self.restoration:
-            restored = self._restore(images, pyramid, regions.split(counts), results)
-            for result, image in zip(results, restored, strict=True):
-                result["restored"] = image
+        wholes = self.restoration["image"](images, pyramid) if "image" in self.restoration else None
+        for number, result in enumerate(results):
+            # One image after the other, so that many doubtful regions in a batch do not fill the memory.
+            one = slice(number, number + 1)
+            regions = self.mask_head(stem[one], [x[one] for x in pyramid], [result["boxes"]])
+            logits = self.predictors.masks(regions)
+            own = logits[torch.arange(len(regions), device=logits.device), result["labels"] - 1]
+            result["masks"] = paste(own.sigmoid(), result["boxes"], shape)
+            if self.restoration:
+                whole = None if wholes is None else wholes[number]
+                result["restored"] = self._restored(images[number], whole, regions, result)
         return results
 
-    def _restore(
-        self,
-        images: torch.Tensor,
-        pyramid: list[torch.Tensor],
-        regions: Sequence[torch.Tensor],
-        results: list[dict[str, torch.Tensor]],
-    ) -> list[torch.Tensor]:
-        """Each image ``(1, H, W)`` with what was found replaced: by the whole-image decoder if there is one."""
-        if "image" in self.restoration:
-            wholes = self.restoration["image"](images, pyramid)
-            return [
-                torch.lerp(image, whole, result["masks"].sum(0, keepdim=True).clamp(max=1))
-                for image, whole, result in zip(images, wholes, results, strict=True)
-            ]
-        restored = list(images)
-        for number, (own, result) in enumerate(zip(regions, results, strict=True)):
-            pasted = paste(
-                self.restoration["region"](own)[:, 0].float(), result["boxes"], (images.shape[-2], images.shape[-1])
-            )
-            # Weakest first, so that of two regions that overlap the surer one remains.
-            for piece, mask in zip(pasted.flip(0), result["masks"].flip(0), strict=True):
-                restored[number] = torch.lerp(restored[number], piece[None], mask[None])
-        return restored
+    def _restored(
+        self, image: torch.Tensor, whole: torch.Tensor | None, regions: torch.Tensor, result: dict[str, torch.Tensor]
+    ) -> torch.Tensor:
+        """An image ``(1, H, W)`` with what was found replaced: by the whole-image decoder if there is one."""
+        if whole is not None:
+            return torch.lerp(image, whole, result["masks"].sum(0, keepdim=True).clamp(max=1))
+        grey = self.restoration["region"](regions)[:, 0].float()
+        pieces = paste(grey, result["boxes"], (image.shape[-2], image.shape[-1]))
+        # Weakest first, so that of two regions that overlap the surer one remains.
+        for piece, mask in zip(pieces.flip(0), result["masks"].flip(0), strict=True):
+            image = torch.lerp(image, piece[None], mask[None])
+        return image
 
 
 @dataclass(frozen=True)
