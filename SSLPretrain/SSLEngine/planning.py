@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ from .studies import Study
 from .studies import StudyError
 from .studies import View
 from .studies import read_study
+from .studies.crossings import same_frame
 from .training import autocast
 from .training import choose_device
 
@@ -145,6 +147,8 @@ def predict_planes(
         device: Where to compute.
         hosts: Roles of the slices to look at.
 
+    Views of another frame of reference than most slices have are left out.
+
     Returns:
         One dictionary a plane: ``role``, ``point_mm``, ``normal`` (LPS), ``confidence`` (0 to 1), ``slices`` that agree
         and were looked at, ``error_deg`` and ``error_mm`` from the acquired plane, None where there is none.
@@ -153,6 +157,7 @@ def predict_planes(
         ModelError: The model has not learned ``crossings``.
     """
     settings = crossings_of(card)
+    study = comparable(study)
     acquired = acquired_planes(study, settings.stack_guest)
     reference = reference_point(study)
     centre: Array | None = None
@@ -165,6 +170,15 @@ def predict_planes(
             break
         centre = meeting_point(known.values(), study)
     return [_described(r, p, len(looked[r]), acquired.get(r), reference) for r, p in known.items()]
+
+
+def comparable(study: Study) -> Study:
+    """The study without the views whose positions cannot be compared with those of the one with the most slices.
+
+    Lines on slices of two frames of reference do not lie in one plane, however well they are seen.
+    """
+    main = max(study.views, key=lambda view: ("position" not in view.attributes, len(view.planes)))
+    return replace(study, views=[view for view in study.views if view is main or not same_frame(main, view)])
 
 
 def meeting_point(planes: Iterable[FoundPlane], study: Study) -> Array:
@@ -292,6 +306,7 @@ def plan(
 
 def planes_picture(study: Study, predicted: Iterable[Mapping[str, Any]]) -> Figure:
     """A middle slice of each role with the lines of the acquired planes and, dashed, of the predicted ones."""
+    study = comparable(study)
     views = [view for view in map(study.first, HOST_ROLES) if view is not None]
     through = {item["role"]: _boundless(np.array(item["point_mm"]), np.array(item["normal"])) for item in predicted}
     figure = exam_picture(views, guests_of(study), through)

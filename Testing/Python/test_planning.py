@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -264,6 +265,27 @@ def test_a_patient_who_moved_shows_as_an_error(make_oracle: MakeOracle) -> None:
     errors = {p["role"]: p["error_mm"] for p in planes}
     assert errors["4ch"] == pytest.approx(8, abs=0.3)
     assert errors["2ch"] < 0.3
+
+
+def test_a_view_of_another_frame_of_reference_is_left_out(make_oracle: MakeOracle) -> None:
+    study = toy_study(8, slices=7)
+    truth = guests_of(study)
+    four = next(study.with_role("4ch"))
+    far = four.planes[0]
+    four.planes[0] = replace(far, origin=far.origin + np.array([300.0, 40.0, -90.0]))
+    four.frame_of_reference = "1.2.3"
+    for view in study.views:
+        view.frame_of_reference = view.frame_of_reference or "1.2.4"
+    oracle = make_oracle(truth, Crossings())
+    planes = predict_planes(oracle, card_of(Crossings(), ["2ch", "4ch", "sax"]), study, torch.device("cpu"))  # type: ignore[arg-type]
+    found = {p["role"]: p for p in planes}
+    assert found["4ch"]["error_deg"] is None
+    # Of its two hosts one is left, and one line does not determine a plane.
+    assert "sax" not in found
+    assert found["2ch"]["slices"] == 7
+    assert found["2ch"]["error_deg"] < 0.2
+    where = np.array(found["4ch"]["point_mm"])
+    assert plane_errors(np.array(found["4ch"]["normal"]), where, truth["4ch"], None)[0] < 0.2
 
 
 # ---------------------------------------------------------------------------------------------

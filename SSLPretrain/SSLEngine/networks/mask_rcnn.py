@@ -94,7 +94,7 @@ class MaskRCNN(FeatureNetwork):
             self.restoration["image"] = ImageRestorer(channels)
         self.sampler = make_sampler(settings)
         # Convolutions on a processor are half again as fast in this order.
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, images: torch.Tensor, targets: Sequence[Target] | None = None) -> Any:
         """Losses of a batch in training, detections otherwise.
