@@ -64,6 +64,12 @@ FIELD = 1.5
 BATCH = 8
 #: Weight of the middle of the images beside that of a certain plane, in finding the point where planes meet.
 PULL = 0.05
+#: An acquired plane that lies so much nearer (degrees) to another role's prediction than to its own is doubted, and so
+#: is one so far (mm) from its own. On 90 unseen synthetic hearts (`crossings` of 1010, 14000 steps) the 99th percentile
+#: of the errors was at most 11 mm in all roles, and 12 degrees for 2ch and 4ch, but 28 for 3ch: an angle alone says
+#: nothing.
+MISNAMED_DEG = 20.0
+MOVED_MM = 12.0
 #: Side of the square that stands for a whole plane in pictures.
 BOUNDLESS_MM = 2000
 
@@ -151,7 +157,8 @@ def predict_planes(
 
     Returns:
         One dictionary a plane: ``role``, ``point_mm``, ``normal`` (LPS), ``confidence`` (0 to 1), ``slices`` that agree
-        and were looked at, ``error_deg`` and ``error_mm`` from the acquired plane, None where there is none.
+        and were looked at, ``error_deg`` and ``error_mm`` from the acquired plane, None where there is none, and the
+        ``doubt`` that this casts on the acquired plane, a sentence or None.
 
     Raises:
         ModelError: The model has not learned ``crossings``.
@@ -169,7 +176,9 @@ def predict_planes(
         if not known:
             break
         centre = meeting_point(known.values(), study)
-    return [_described(r, p, len(looked[r]), acquired.get(r), reference) for r, p in known.items()]
+    planes = [_described(r, p, len(looked[r]), acquired.get(r), reference) for r, p in known.items()]
+    single = {role for role, stack in stacks_of(study).items() if len(stack) == 1}
+    return [p | {"doubt": doubt(p, planes, acquired.get(p["role"]), p["role"] in single)} for p in planes]
 
 
 def comparable(study: Study) -> Study:
@@ -240,10 +249,54 @@ def plane_errors(normal: Array, point: Array, acquired: Plane, centre: Array | N
 
     The point is ``centre`` moved onto the acquired plane; the middle of the acquired image without one.
     """
-    sine = float(np.linalg.norm(np.cross(normal, acquired.normal)))
-    angle = float(np.degrees(np.arctan2(sine, abs(float(normal @ acquired.normal)))))
     where = acquired.centre if centre is None else centre - acquired.signed_distance(centre) * acquired.normal
-    return angle, abs(float((where - point) @ normal))
+    return _angle_deg(normal, acquired.normal), abs(float((where - point) @ normal))
+
+
+def _angle_deg(one: Array, other: Array) -> float:
+    """Angle between the planes that have these normals, 0 to 90 degrees."""
+    sine = float(np.linalg.norm(np.cross(one, other)))
+    return float(np.degrees(np.arctan2(sine, abs(float(one @ other)))))
+
+
+def doubt(
+    predicted: Mapping[str, Any], others: Iterable[Mapping[str, Any]], acquired: Plane | None, single: bool
+) -> str | None:
+    """What a prediction holds against the acquired plane: a wrong name, or that the patient moved.
+
+    Args:
+        predicted: The prediction of a role.
+        others: Those of all roles; its own may be among them.
+        acquired: The plane of that role.
+        single: Whether that is all of its view. How far a stack was laid is a person's choice: which of its slices is
+            the middle one says nothing about motion (20 mm off on a real exam with 18 mm between slices).
+
+    Returns:
+        What is odd, as it follows the plane's name; None where nothing is, no plane was acquired, or most slices
+        disagree with the prediction.
+    """
+    if acquired is None or not _agreed(predicted):
+        return None
+    off, moved = predicted["error_deg"], predicted["error_mm"]
+    angles = {
+        other["role"]: _angle_deg(np.array(other["normal"]), acquired.normal)
+        for other in others
+        if other["role"] != predicted["role"] and _agreed(other)
+    }
+    nearest = min(angles, key=angles.__getitem__, default=None)
+    if nearest is not None and off - angles[nearest] > MISNAMED_DEG:
+        return (
+            f"lies as the {nearest} would ({angles[nearest]:.0f}° from it, {off:.0f}° from where the "
+            f"{predicted['role']} is seen); is the view named rightly?"
+        )
+    if single and moved > MOVED_MM:
+        return f"lies {moved:.0f} mm from where the other slices show it; the patient may have moved"
+    return None
+
+
+def _agreed(predicted: Mapping[str, Any]) -> bool:
+    """Whether at least half of the slices that were looked at agree on a prediction."""
+    return bool(predicted["slices_agreeing"] * 2 >= predicted["slices"])
 
 
 # ---------------------------------------------------------------------------------------------
@@ -350,5 +403,7 @@ def table(document: dict[str, Any]) -> str:
             off = f"{plane['error_deg']:.1f}° and {plane['error_mm']:.1f} mm"
         agreeing = f"{plane['slices_agreeing']}/{plane['slices']}"
         rows.append(f"{plane['role']:<7}{plane['confidence']:>10.2f}{agreeing:>8}  {off}")
+        if plane["doubt"] is not None:
+            rows.append(f"       {plane['doubt']}")
     rows += [f"{item['role']:<7}{item['reason']}" for item in document["not_found"]]
     return "\n".join(rows)

@@ -289,6 +289,106 @@ def test_a_view_of_another_frame_of_reference_is_left_out(make_oracle: MakeOracl
 
 
 # ---------------------------------------------------------------------------------------------
+# Doubts about the acquired planes
+
+
+def doubts_of(oracle: Oracle, study: Study) -> dict[str, str | None]:
+    card = card_of(Crossings(), ["2ch", "4ch", "sax"])
+    planes = predict_planes(oracle, card, study, torch.device("cpu"))  # type: ignore[arg-type]
+    assert {p["role"] for p in planes} == {"2ch", "4ch", "sax"}
+    return {p["role"]: p["doubt"] for p in planes}
+
+
+def move(study: Study, role: str, mm: float) -> None:
+    """The headers of a view say that it was acquired so far along its normal."""
+    view = next(study.with_role(role))
+    view.planes[:] = [replace(p, origin=p.origin + mm * p.normal) for p in view.planes]
+
+
+def test_a_right_study_raises_no_doubt(make_oracle: MakeOracle) -> None:
+    study = toy_study(9, slices=7)
+    oracle = make_oracle(guests_of(study), Crossings())
+    move(study, "4ch", 9.0)
+    assert set(doubts_of(oracle, study).values()) == {None}, "9 mm are within what hearts vary by"
+
+
+def test_swapped_names_are_both_doubted(make_oracle: MakeOracle) -> None:
+    study = toy_study(9, slices=7)
+    oracle = make_oracle(guests_of(study), Crossings())
+    two, four = next(study.with_role("2ch")), next(study.with_role("4ch"))
+    two.role, four.role = "4ch", "2ch"
+    assert doubts_of(oracle, study) == {
+        "sax": None,
+        "2ch": "lies as the 4ch would (0° from it, 90° from where the 2ch is seen); is the view named rightly?",
+        "4ch": "lies as the 2ch would (0° from it, 90° from where the 4ch is seen); is the view named rightly?",
+    }
+
+
+def test_a_plane_that_is_turned_towards_no_other_raises_no_doubt() -> None:
+    """An angle alone says nothing: the 3-chamber plane is often predicted far off."""
+    acquired = guests_of(toy_study(9))["4ch"]
+
+    def predicted(role: str, degrees: float) -> dict[str, Any]:
+        turn = np.radians(degrees)
+        normal = np.cos(turn) * acquired.normal - np.sin(turn) * acquired.x_direction
+        agreed = {"slices_agreeing": 5, "slices": 9, "error_deg": degrees, "error_mm": 1.0}
+        return {"role": role, "normal": normal.tolist(), **agreed}
+
+    def doubt(own: float, other: float) -> str | None:
+        planes = [predicted("4ch", own), predicted("2ch", other)]
+        return planning.doubt(planes[0], planes, acquired, single=True)
+
+    assert doubt(28, 60) is None
+    assert doubt(28, 9) is None
+    assert "2ch" in str(doubt(28, 7))
+    assert "2ch" in str(doubt(40, 179)), "a plane has no front: 179° are 1°"
+
+
+@pytest.mark.parametrize("mm", [15.0, -15.0])
+def test_a_moved_plane_is_doubted(make_oracle: MakeOracle, mm: float) -> None:
+    study = toy_study(9, slices=7)
+    oracle = make_oracle(guests_of(study), Crossings())
+    move(study, "4ch", mm)
+    moved = "lies 15 mm from where the other slices show it; the patient may have moved"
+    assert doubts_of(oracle, study) == {"sax": None, "2ch": None, "4ch": moved}
+
+
+def test_a_stack_that_was_laid_elsewhere_raises_no_doubt(make_oracle: MakeOracle) -> None:
+    study = toy_study(9, slices=7)
+    oracle = make_oracle(guests_of(study), Crossings())
+    move(study, "sax", 20.0)
+    assert set(doubts_of(oracle, study).values()) == {None}
+
+
+def test_a_prediction_that_few_slices_agree_on_raises_no_doubt(make_oracle: MakeOracle) -> None:
+    study = toy_study(9, slices=7)
+    oracle = make_oracle(guests_of(study), Crossings())
+    move(study, "4ch", 15.0)
+    lit = next(study.with_role("sax")).planes[2:5]
+    bright = oracle.heats
+
+    def dim(host: Plane) -> Array:
+        """The network sees something on three slices of the stack alone."""
+        same = [abs(host.normal @ p.normal) > 0.99 and abs(host.signed_distance(p.centre)) < 1 for p in lit]
+        return bright(host) * any(same)
+
+    oracle.heats = dim  # type: ignore[method-assign]
+    card = card_of(Crossings(), ["2ch", "4ch", "sax"])
+    planes = predict_planes(oracle, card, study, torch.device("cpu"))  # type: ignore[arg-type]
+    [four] = [p for p in planes if p["role"] == "4ch"]
+    assert four["slices_agreeing"] == 3
+    assert four["error_mm"] == pytest.approx(15, abs=0.5)
+    assert four["doubt"] is None
+
+
+def test_the_table_says_doubts_below_their_planes() -> None:
+    plane = {"confidence": 0.9, "slices_agreeing": 5, "slices": 9, "error_deg": 3.0, "error_mm": 15.0}
+    planes = [{"role": "2ch", "doubt": None, **plane}, {"role": "4ch", "doubt": "lies oddly", **plane}]
+    rows = planning.table({"planes": planes, "not_found": []}).splitlines()
+    assert [row.split()[0] for row in rows[1:]] == ["2ch", "4ch", "lies"]
+
+
+# ---------------------------------------------------------------------------------------------
 # The verb
 
 
@@ -306,7 +406,7 @@ def test_the_verb_writes_the_documented_shape(model: Path, tmp_path: Path, capsy
     assert main(["planes", "--model", str(model), str(exam), "--device", "cpu", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     for plane in document["planes"]:
-        assert {"role", "point_mm", "normal", "confidence", "error_deg", "error_mm"} <= set(plane)
+        assert {"role", "point_mm", "normal", "confidence", "error_deg", "error_mm", "doubt"} <= set(plane)
         assert len(plane["point_mm"]) == len(plane["normal"]) == 3
         assert 0 <= plane["confidence"] <= 1
     roles = [p["role"] for p in document["planes"]] + [p["role"] for p in document["not_found"]]
