@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from SSLScene.classes import WeighedSlice
     from SSLScene.exams import SceneExam
     from SSLScene.exams import SceneView
+    from SSLScene.predicted import Prediction
 
 
 class SSLSegmentation(ScriptedLoadableModule):
@@ -431,6 +432,9 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
     ) -> Any:
         """Lets a model that has learned crossing lines tell where the planes of an exam should lie, and shows them.
 
+        The table ``Predicted planes`` under the exam says how far the acquired planes are from there, and which of
+        them look misnamed or moved.
+
         Args:
             model: A model that was pretrained with ``crossings``.
             exam: The exam.
@@ -448,7 +452,10 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
         from SSLScene import undo
 
         folder = self.startPlanes(model, exam, device)
-        show = functools.partial(undo.one_step, functools.partial(self.showPredictedPlanes, exam, folder))
+
+        def show() -> Generator[Any, None, list[Any]]:
+            return undo.one_step(lambda: self.showPredictedPlanes(exam, folder).planes)
+
         return self._outcome(folder, show, onUpdate, onFinished, waitForCompletion)
 
     def startAnomalies(self, model: str | Path, exam: "SceneExam", device: str = "auto") -> Path:
@@ -563,8 +570,8 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
             raise RuntimeError(wording.sentence(Path(folder), status))
 
     @staticmethod
-    def showPredictedPlanes(exam: "SceneExam", folder: Path) -> list[Any]:
-        """Shows what a job has predicted beside the acquired planes, and as planes that can be moved."""
+    def showPredictedPlanes(exam: "SceneExam", folder: Path) -> "Prediction":
+        """Shows what a job has predicted beside the acquired planes, as planes that can be moved, and as a table."""
         from SSLScene import predicted
 
         document = json.loads((folder / "result.json").read_text(encoding="utf-8"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
@@ -156,10 +157,12 @@ class SegmentPanel(Section):
         self.ui.seekWidget.setVisible(browser is not None)
         self.ui.seekWidget.setMRMLSequenceBrowserNode(browser)
 
-    def _showTable(self, table: Any, found: ExamClass | None = None) -> None:
-        """Shows a table node, and what is said of the exam's class where that is what it belongs to."""
+    def _showTable(self, table: Any, found: ExamClass | None = None, doubts: Sequence[str] = ()) -> None:
+        """Shows a table node, and what is said of the exam's class, or its planes, where it belongs to that."""
         self.ui.resultsTableView.setVisible(table is not None)
         self.ui.resultsTableView.setMRMLTableNode(table)
+        self.ui.doubtsLabel.text = "\n".join(doubts)
+        self.ui.doubtsLabel.setVisible(bool(doubts))
         self._class = found
         self.ui.classLabel.text = wording.exam_class(found.probabilities) if found is not None else ""
         self.ui.classLabel.setVisible(found is not None)
@@ -192,4 +195,8 @@ class SegmentPanel(Section):
 
     def predictPlanes(self) -> None:
         """Lets the model tell where the planes should lie."""
-        self._ask(self.logic.startPlanes, self.logic.showPredictedPlanes, _("The planes could not be predicted."))
+        self._ask(self.logic.startPlanes, self._showPlanes, _("The planes could not be predicted."))
+
+    def _showPlanes(self, exam: SceneExam, folder: Path) -> None:
+        found = self.logic.showPredictedPlanes(exam, folder)
+        self._showTable(found.table, doubts=found.doubts)

@@ -207,6 +207,8 @@ def test_readme_predicts_planes(console: dict[str, Any], window: Window) -> None
 
 def test_clicks_to_predicted_planes(console: dict[str, Any], window: Window, exams: Path) -> None:
     """The button wakes up with a model that knows lines; a second prediction takes the place of the first."""
+    import slicer
+
     panel = window.segmentation
     for model in predicted_nodes(window.scene):
         for node in model:
@@ -224,8 +226,31 @@ def test_clicks_to_predicted_planes(console: dict[str, Any], window: Window, exa
         models, markups = predicted_nodes(window.scene)
         check_predicted(panel.exam, models, markups)
         counts.append(len(models))
+        table = panel.ui.resultsTableView.mrmlTableNode()
+        assert table.GetName().startswith("Predicted planes")
+        assert table.GetTable().GetNumberOfRows() == len(models)
     assert counts[0] == counts[1]
+    tables = slicer.util.getNodesByClass("vtkMRMLTableNode")
+    assert [node for node in tables if node.GetName().startswith("Predicted planes")] == [table]
     window.picture(panel, "segmentation-predicted", 2100)
+
+
+def test_doubts_about_planes_are_said_in_the_panel(console: dict[str, Any], window: Window, tmp_path: Path) -> None:
+    panel = window.segmentation
+    panel.setExam(console["exam"])
+    lies = {"point_mm": [0, 0, 0], "normal": [0, 0, 1], "slices_agreeing": 11, "slices": 15, "error_deg": 6.2}
+    odd = "lies 15 mm from where the other slices show it; the patient may have moved"
+    planes = [
+        {"role": "2ch", **lies, "error_mm": 1.0, "doubt": None},
+        {"role": "4ch", **lies, "error_mm": 15.1, "doubt": odd},
+    ]
+    label = panel.ui.doubtsLabel
+    for shown, text in ((planes, f"4CH {odd}"), (planes[:1], "")):
+        jobs.write_json(tmp_path / "result.json", {"planes": shown})
+        panel.segmentPanel._showPlanes(panel.exam, tmp_path)
+        assert label.text == text
+        assert label._real.isHidden() == (not text)
+        assert panel.ui.resultsTableView.mrmlTableNode().GetNumberOfRows() == len(shown)
 
 
 def distortions_model(path: Path) -> Path:

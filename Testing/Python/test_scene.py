@@ -674,7 +674,7 @@ def test_predicted_planes_can_be_edited(scene: Any) -> None:
     far = acquired.centre + 40 * np.cross(normal, acquired.y_direction) + 2.5 * acquired.normal
     (shown,) = predicted.show_predicted(
         scene, exam, [{"role": "2ch", "point_mm": far.tolist(), "normal": (3 * normal).tolist(), "confidence": 0.8}]
-    )
+    ).planes
     quad = planes.corners(shown.model)[0] * [-1, -1, 1]
     np.testing.assert_allclose((quad - far) @ normal, 0, atol=1.1 * planes.LIFT_MM)
     assert np.linalg.norm(quad.mean(axis=0) - acquired.centre) < 10
@@ -688,6 +688,41 @@ def test_predicted_planes_can_be_edited(scene: Any) -> None:
     moved = acquired.centre + 4 * acquired.normal
     assert predicted.difference(exam, "2ch", moved, acquired.normal) == pytest.approx((0, 4), abs=1e-6)
     assert predicted.difference(exam, "3ch", moved, acquired.normal) is None
+
+
+def cells(table: Any) -> list[tuple[str, ...]]:
+    """The rows of a table node."""
+    found = table.GetTable()
+    size = range(found.GetNumberOfRows()), range(found.GetNumberOfColumns())
+    return [tuple(found.GetValue(r, c).ToString() for c in size[1]) for r in size[0]]
+
+
+def test_predicted_planes_are_compared_in_a_table(scene: Any) -> None:
+    exam = exams.load_study(scene, heart())
+    others = census(scene)
+    lies = {"point_mm": [0, 0, 0], "normal": [0, 0, 1]}
+    agreed = {"confidence": 0.8, "slices_agreeing": 7, "slices": 9}
+    oddly = "lies 15 mm from where the other slices show it"
+    planes = [
+        {"role": "2ch", **lies, **agreed, "error_deg": 3.04, "error_mm": 0.96, "doubt": None},
+        {"role": "4ch", **lies, **agreed, "error_deg": 5.0, "error_mm": 15.2, "doubt": oddly},
+        {"role": "3ch", **lies, **agreed, "error_deg": None, "error_mm": None, "doubt": None},
+    ]
+    shown = predicted.show_predicted(scene, exam, planes)
+    assert shown.doubts == [f"4CH {oddly}"]
+    first = shown.table
+    assert cells(first) == [
+        ("2CH", "3.0", "1.0", "7 of 9", ""),
+        ("4CH", "5.0", "15.2", "7 of 9", oddly),
+        ("3CH", "", "", "7 of 9", "no acquired plane to compare with"),
+    ]
+    assert subject_hierarchy(scene).GetItemParent(subject_hierarchy(scene).GetItemByDataNode(first)) == exam.item
+    # A job of an earlier version; its table takes the place of the first.
+    again = predicted.show_predicted(scene, exam, [{"role": "2ch", **lies, "error_deg": 3.0, "error_mm": 1.0}]).table
+    assert cells(again) == [("2CH", "3.0", "1.0", "", "")]
+    assert undo.owned_nodes(scene, exam.token, "vtkMRMLTableNode") == [again]
+    predicted.show_predicted(scene, exam, [])
+    assert census(scene)["vtkMRMLTableNode"] == others.get("vtkMRMLTableNode", 0) + 1
 
 
 def everything(scene: Any, token: str) -> exams.SceneExam:
