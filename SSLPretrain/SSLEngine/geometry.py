@@ -271,8 +271,13 @@ class Line:
 
 def plane_angle_deg(first: Plane, second: Plane) -> float:
     """Angle between two planes, 0 (parallel) to 90 degrees."""
-    sine = float(np.linalg.norm(np.cross(first.normal, second.normal)))
-    return float(np.degrees(np.arctan2(sine, abs(float(first.normal @ second.normal)))))
+    return normals_angle_deg(first.normal, second.normal)
+
+
+def normals_angle_deg(first: Array, second: Array) -> float:
+    """Angle between the planes that have these unit normals ``(3,)``, 0 (parallel) to 90 degrees."""
+    sine = float(np.linalg.norm(np.cross(first, second)))
+    return float(np.degrees(np.arctan2(sine, abs(float(first @ second)))))
 
 
 def crossing_line(host: Plane, guest: Plane, min_angle_deg: float = MIN_PLANE_ANGLE_DEG) -> Line | None:

@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 
 from .geometry import Array
 from .geometry import Plane
+from .geometry import normals_angle_deg
 from .geometry import slice_positions
 from .geometry import towards
 from .jobs import check_writable
@@ -250,13 +251,7 @@ def plane_errors(normal: Array, point: Array, acquired: Plane, centre: Array | N
     The point is ``centre`` moved onto the acquired plane; the middle of the acquired image without one.
     """
     where = acquired.centre if centre is None else centre - acquired.signed_distance(centre) * acquired.normal
-    return _angle_deg(normal, acquired.normal), abs(float((where - point) @ normal))
-
-
-def _angle_deg(one: Array, other: Array) -> float:
-    """Angle between the planes that have these normals, 0 to 90 degrees."""
-    sine = float(np.linalg.norm(np.cross(one, other)))
-    return float(np.degrees(np.arctan2(sine, abs(float(one @ other)))))
+    return normals_angle_deg(normal, acquired.normal), abs(float((where - point) @ normal))
 
 
 def doubt(
@@ -279,7 +274,7 @@ def doubt(
         return None
     off, moved = predicted["error_deg"], predicted["error_mm"]
     angles = {
-        other["role"]: _angle_deg(np.array(other["normal"]), acquired.normal)
+        other["role"]: normals_angle_deg(np.array(other["normal"]), acquired.normal)
         for other in others
         if other["role"] != predicted["role"] and _agreed(other)
     }

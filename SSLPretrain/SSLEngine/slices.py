@@ -272,6 +272,7 @@ def study_records(study: Study, pretexts: Sequence[Pretext], grid: Grid, classes
         guests, centre = guests_of(study, view), landmark(study, view)
         axis = anatomical_axis(guests)
         hosts = [network_plane(p, grid.spacing_mm, side, centre) for p in view.planes]
+        boxes = [acquired_box(p, h) for p, h in zip(view.planes, hosts, strict=True)]
         others = {role: plane for role, plane in guests.items() if role != view.role}
         stacks = {role: planes for role, planes in stacks_of(study, view).items() if role != view.role}
         described = [
@@ -285,8 +286,7 @@ def study_records(study: Study, pretexts: Sequence[Pretext], grid: Grid, classes
                 image = resample(torch.from_numpy(images[k : k + 1]), view.planes[k], host)[0]
                 truth = None if labels is None else _class_map(labels[k], view.planes[k], host, classes)
                 info = SliceInfo(study.name, study.subject, view.role, view.name, k, phase, truth is not None)
-                acquired = acquired_box(view.planes[k], host)
-                yield Record(info, image.numpy().astype(np.float16), truth, acquired, described[k])
+                yield Record(info, image.numpy().astype(np.float16), truth, boxes[k], described[k])
 
 
 def _class_map(
