@@ -43,6 +43,7 @@ from .segment import to_own_grid
 from .settings import Distortions
 from .settings import parse
 from .slices import SliceSet
+from .slices import comparable
 from .slices import landmark
 from .slices import make_batch
 from .slices import network_plane
@@ -150,7 +151,7 @@ class Detector:
     def look(self, study: Study, view: View, phase: int) -> Found:
         """Looks at one phase of one view of a study, at a patch round the point where its planes cross."""
         images = standardise(view.pixels(phase), self.clip)
-        centre = landmark(study, view)
+        centre = landmark(comparable(study, view))
         hosts = [network_plane(plane, self.spacing_mm, self.side, centre) for plane in view.planes]
         places = [plane_to_plane(plane, host) for plane, host in zip(view.planes, hosts, strict=True)]
         found = Found(np.zeros(images.shape, np.float32), np.zeros(images.shape, np.bool_), np.zeros(len(images)))

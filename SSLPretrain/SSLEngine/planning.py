@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +44,7 @@ from .settings import SettingsError
 from .settings import parse
 from .slices import HOST_ROLES
 from .slices import anatomical_axis
+from .slices import comparable
 from .slices import guests_of
 from .slices import landmark
 from .slices import network_plane
@@ -55,7 +55,6 @@ from .studies import Study
 from .studies import StudyError
 from .studies import View
 from .studies import read_study
-from .studies.crossings import same_frame
 from .training import autocast
 from .training import choose_device
 
@@ -165,7 +164,7 @@ def predict_planes(
         ModelError: The model has not learned ``crossings``.
     """
     settings = crossings_of(card)
-    study = comparable(study)
+    study = comparable(study, main_view(study))
     acquired = acquired_planes(study, settings.stack_guest)
     reference = reference_point(study)
     centre: Array | None = None
@@ -182,13 +181,9 @@ def predict_planes(
     return [p | {"doubt": doubt(p, planes, acquired.get(p["role"]), p["role"] in single)} for p in planes]
 
 
-def comparable(study: Study) -> Study:
-    """The study without the views whose positions cannot be compared with those of the one with the most slices.
-
-    Lines on slices of two frames of reference do not lie in one plane, however well they are seen.
-    """
-    main = max(study.views, key=lambda view: ("position" not in view.attributes, len(view.planes)))
-    return replace(study, views=[view for view in study.views if view is main or not same_frame(main, view)])
+def main_view(study: Study) -> View:
+    """The view that the others must be comparable with: of those that say where they lie, the one with most slices."""
+    return max(study.views, key=lambda view: ("position" not in view.attributes, len(view.planes)))
 
 
 def meeting_point(planes: Iterable[FoundPlane], study: Study) -> Array:
@@ -354,7 +349,7 @@ def plan(
 
 def planes_picture(study: Study, predicted: Iterable[Mapping[str, Any]]) -> Figure:
     """A middle slice of each role with the lines of the acquired planes and, dashed, of the predicted ones."""
-    study = comparable(study)
+    study = comparable(study, main_view(study))
     views = [view for view in map(study.first, HOST_ROLES) if view is not None]
     through = {item["role"]: _boundless(np.array(item["point_mm"]), np.array(item["normal"])) for item in predicted}
     figure = exam_picture(views, guests_of(study), through)

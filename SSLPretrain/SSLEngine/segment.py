@@ -30,6 +30,7 @@ from .measure import ejection_fraction
 from .models import SEGMENTATION
 from .models import Card
 from .slices import HOST_ROLES
+from .slices import comparable
 from .slices import landmark
 from .slices import network_plane
 from .slices import resample
@@ -114,7 +115,7 @@ class Segmenter:
         one side, it looks again round that.
         """
         images = standardise(view.pixels(phase), self.clip)
-        looked_at = landmark(study, view)
+        looked_at = landmark(comparable(study, view))
         classes = self._look(images, view.planes, looked_at)
         found = _middle(classes, view.planes)
         if found is not None:

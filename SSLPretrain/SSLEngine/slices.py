@@ -13,6 +13,7 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -209,21 +210,24 @@ def sampling_grid(matrices: torch.Tensor, out_size: tuple[int, int], in_size: tu
     return ((source + 0.5) * scale - 1).reshape(len(matrices), height, width, 2)
 
 
-def guests_of(study: Study, host: View | None = None) -> dict[str, Plane]:
-    """One plane for each role of a study: the view's middle slice. With a host, as :func:`stacks_of`."""
-    return {role: planes[len(planes) // 2] for role, planes in stacks_of(study, host).items()}
+def comparable(study: Study, view: View) -> Study:
+    """The study with only those views whose positions can be compared with the given view's, which is one of them.
 
-
-def stacks_of(study: Study, host: View | None = None) -> dict[str, list[Plane]]:
-    """All planes of the first view of each role that training uses.
-
-    Args:
-        study: The study.
-        host: Leaves out the views whose positions cannot be compared with those of this one.
+    Lines on slices of two frames of reference do not lie in one plane, however well they are seen.
     """
+    return replace(study, views=[other for other in study.views if other is view or not same_frame(view, other)])
+
+
+def guests_of(study: Study) -> dict[str, Plane]:
+    """One plane for each role of a study: the middle slice of :func:`stacks_of`."""
+    return {role: planes[len(planes) // 2] for role, planes in stacks_of(study).items()}
+
+
+def stacks_of(study: Study) -> dict[str, list[Plane]]:
+    """All planes of the first view of each role that training uses."""
     found: dict[str, list[Plane]] = {}
     for view in study.views:
-        if view.role in HOST_ROLES and (host is None or not same_frame(host, view)):
+        if view.role in HOST_ROLES:
             found.setdefault(view.role, view.planes)
     return found
 
@@ -235,17 +239,13 @@ def anatomical_axis(guests: dict[str, Plane]) -> Array | None:
     return None
 
 
-def landmark(study: Study, view: View | None = None) -> Array | None:
-    """The point, LPS, where a short-axis slice and both long-axis planes meet: an annotation-free heart localiser.
-
-    Args:
-        study: The study.
-        view: Where the point is wanted; None is returned where its positions cannot be compared with theirs.
-    """
+def landmark(study: Study) -> Array | None:
+    """The point, LPS, where a short-axis slice and both long-axis planes meet: an annotation-free heart localiser."""
     stack = study.first("sax")
-    if stack is None or (view is not None and same_frame(stack, view)):
+    if stack is None:
         return None
-    guests = guests_of(study, stack)
+    # Views that can be compared with a third one of unknown frame need not be comparable with each other.
+    guests = guests_of(comparable(study, stack))
     if not {"sax", "2ch", "4ch"} <= set(guests):
         return None
     host = guests["sax"]
@@ -269,12 +269,13 @@ def study_records(study: Study, pretexts: Sequence[Pretext], grid: Grid, classes
     for view in study.views:
         if view.role not in HOST_ROLES:
             continue
-        guests, centre = guests_of(study, view), landmark(study, view)
+        near = comparable(study, view)
+        guests, centre = guests_of(near), landmark(near)
         axis = anatomical_axis(guests)
         hosts = [network_plane(p, grid.spacing_mm, side, centre) for p in view.planes]
         boxes = [acquired_box(p, h) for p, h in zip(view.planes, hosts, strict=True)]
         others = {role: plane for role, plane in guests.items() if role != view.role}
-        stacks = {role: planes for role, planes in stacks_of(study, view).items() if role != view.role}
+        stacks = {role: planes for role, planes in stacks_of(near).items() if role != view.role}
         described = [
             {t.name: t.geometry(Host(h, view.role, others, view.planes, k, axis, stacks, study.side)) for t in pretexts}
             for k, h in enumerate(hosts)

@@ -18,6 +18,7 @@ from SSLEngine.pretext import make_pretexts
 from SSLEngine.pretext.base import Batch
 from SSLEngine.pretext.base import Geometry
 from SSLEngine.pretext.crossings import Crossing
+from SSLEngine.pretext.positions import PositionPrediction
 from SSLEngine.settings import Augmentation
 from SSLEngine.settings import Crossings
 from SSLEngine.settings import Grid
@@ -30,12 +31,15 @@ from SSLEngine.slices import SliceSet
 from SSLEngine.slices import acquired_box
 from SSLEngine.slices import augmentation_matrices
 from SSLEngine.slices import chosen_phases
+from SSLEngine.slices import comparable
 from SSLEngine.slices import landmark
 from SSLEngine.slices import make_batch
 from SSLEngine.slices import network_plane
 from SSLEngine.slices import resample
+from SSLEngine.slices import stacks_of
 from SSLEngine.slices import standardise
 from SSLEngine.slices import study_records
+from SSLEngine.studies import Study
 from SSLEngine.studies import View
 from toy_exams import AXIS
 from toy_exams import toy_study
@@ -364,7 +368,75 @@ def test_views_that_cannot_be_compared_give_no_targets(how: str) -> None:
     # The others are compared as before.
     strange.frame_of_reference, strange.attributes = "1", {}
     assert landmark(study) is not None
-    assert landmark(study, strange) is not None
+    assert landmark(comparable(study, strange)) is not None
+
+
+def in_frame(study: Study, frame: str | None) -> Study:
+    """The study with all its views in a frame of reference."""
+    for view in study.views:
+        view.frame_of_reference = frame
+    return study
+
+
+def seen_by_training(study: Study) -> dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]]:
+    """Image, lines and points of the slices of each view, by its name."""
+    found: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
+    # Squares of 144 mm on images of 170 mm: where they lie depends on the point where the planes cross.
+    grid = parse({"spacing_mm": 3, "patch": 32}, Grid)
+    pretexts = [Crossing(Crossings(stack_guest="basal")), PositionPrediction(Positions())]
+    for record in study_records(study, pretexts, grid, []):
+        geometry = record.geometry["crossings"].lines, record.geometry["positions"].points
+        found.setdefault(record.info.view, []).append((record.image, *geometry))
+    return found
+
+
+def test_two_exams_of_different_frames_in_one_study_teach_as_if_apart() -> None:
+    """A patient who was taken out between two short-axis stacks: each goes with its own long-axis planes."""
+    one, two = in_frame(toy_study(6), "1"), in_frame(toy_study(7, slices=4), "2")
+    for view in two.views:
+        view.name += " again"
+    alone = seen_by_training(one) | seen_by_training(two)
+    assert {name: len(found) for name, found in alone.items()} == {
+        **{"sax": 5, "2ch": 1, "4ch": 1},
+        **{"sax again": 4, "2ch again": 1, "4ch again": 1},
+    }
+    both = replace(one, views=[view for pair in zip(one.views, two.views, strict=True) for view in pair])
+    together = seen_by_training(both)
+    assert set(together) == set(alone)
+    for name, found in alone.items():
+        for mine, theirs in zip(together[name], found, strict=True):
+            assert np.isfinite(mine[1]).any()
+            assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(mine, theirs, strict=True)), name
+    for exam in (one, two):
+        own = landmark(exam)
+        for view in exam.views:
+            there = landmark(comparable(both, view))
+            assert own is not None
+            assert there is not None
+            assert np.array_equal(own, there)
+
+
+@pytest.mark.parametrize("frame", ["1", None])
+def test_in_one_frame_of_reference_or_none_every_view_is_compared(frame: str | None) -> None:
+    study = in_frame(toy_study(6), frame)
+    assert all(comparable(study, view).views == study.views for view in study.views)
+    # Of two stacks in one frame the first stands for both, on the slices of the second, too.
+    again = in_frame(toy_study(6, slices=3), frame).views[0]
+    again.name = "again"
+    twice = replace(study, views=[*study.views, again])
+    assert all(stacks_of(comparable(twice, v))["sax"] is study.views[0].planes for v in twice.views)
+    whole = landmark(study)
+    assert whole is not None
+    assert all(np.array_equal(whole, landmark(comparable(twice, v))) for v in twice.views)  # type: ignore[arg-type]
+
+
+def test_planes_that_cannot_be_compared_meet_nowhere_even_for_a_view_of_unknown_frame() -> None:
+    study = in_frame(toy_study(6), "1")
+    sax, two, four = study.views
+    two.frame_of_reference, four.frame_of_reference = "2", None
+    assert comparable(study, four).views == [sax, two, four]
+    assert comparable(study, two).views == [two, four]
+    assert landmark(comparable(study, four)) is None
 
 
 def test_missing_or_other_labels_are_background_or_unknown() -> None:
