@@ -95,7 +95,7 @@ def _ours(device: torch.device, own: bool) -> tuple[torch.nn.Module, Callable[[]
 
     if own:
         mask_head.roi_align = torch.ops.torchvision.roi_align
-    network = MaskRCNN(MaskRcnn(anchors_mm=(16, 32, 48, 64, 128)), 1.0, CLASSES, restore=True).to(device)
+    network = MaskRCNN(MaskRcnn(anchors_mm=(16, 32, 48, 64, 128)), 1.0, CLASSES, pretext=True).to(device)
     images, targets = _batch(device)
 
     def losses() -> dict[str, torch.Tensor]:

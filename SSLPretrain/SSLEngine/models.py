@@ -112,12 +112,12 @@ class Card:
 
 def build_body(card: Card) -> TaskUNet | MaskRCNN:
     """The network that a card describes, without what a classification adds, with fresh weights."""
-    restore = card.kind == "pretrained"
-    return make_network(parse(card.network, Network), card.heads, float(card.grid["spacing_mm"]), restore)
+    pretext = card.kind == "pretrained"
+    return make_network(parse(card.network, Network), card.heads, float(card.grid["spacing_mm"]), pretext)
 
 
 def make_network(
-    network: Network, heads: Mapping[str, Mapping[str, int]], spacing_mm: float, restore: bool = False
+    network: Network, heads: Mapping[str, Mapping[str, int]], spacing_mm: float, pretext: bool = False
 ) -> TaskUNet | MaskRCNN:
     """A network with fresh weights.
 
@@ -125,12 +125,12 @@ def make_network(
         network: Its kind and sizes; of a Mask R-CNN with the anchors.
         heads: As in :class:`Card`.
         spacing_mm: In-plane spacing of the images.
-        restore: Whether a Mask R-CNN has its restoration branch, if its settings want one.
+        pretext: Whether a Mask R-CNN learns a pretext: it restores, and its regions do not overlap.
     """
     if network.kind == "unet":
         return TaskUNet(network.widths, heads["pixel"], heads["image"])
     [classes] = heads["region"].values()
-    return MaskRCNN(network.mask_rcnn, spacing_mm, classes, restore and network.mask_rcnn.restoration != "none")
+    return MaskRCNN(network.mask_rcnn, spacing_mm, classes, pretext)
 
 
 def build(card: Card) -> Net:

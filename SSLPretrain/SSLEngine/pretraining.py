@@ -77,7 +77,7 @@ def pretrain_on(
         settings.network, pretexts[0], slices, learned, patch, settings.augmentation, settings.seed
     )
     run = Run(
-        network=make_network(described, heads, settings.grid.spacing_mm, restore=True).to(device),
+        network=make_network(described, heads, settings.grid.spacing_mm, pretext=True).to(device),
         slices=slices,
         streams=[Stream(learned, [(t, settings.weights.get(t.name, 1.0)) for t in pretexts])],
         schedule=settled(settings.schedule, steps, described.kind),

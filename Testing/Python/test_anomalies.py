@@ -141,7 +141,7 @@ def test_the_probability_of_a_u_net_is_that_of_any_type() -> None:
 
 def test_of_overlapping_detections_the_surest_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = MaskRcnn(anchors_mm=(8, 16, 32, 64, 128), channels=16)
-    network = MaskRCNN(settings, 2.0, 7, restore=True).eval()
+    network = MaskRCNN(settings, 2.0, 7, pretext=True).eval()
     masks = torch.tensor([[[1.0, 0.5], [0.0, 0.0]], [[0.5, 1.0], [0.0, 0.0]]])
     some = {"scores": torch.tensor([0.9, 0.6]), "masks": masks}
     none = {"scores": torch.zeros(0), "masks": torch.zeros(0, 2, 2)}

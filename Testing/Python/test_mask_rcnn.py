@@ -172,7 +172,7 @@ def parts(network: torch.nn.Module) -> set[str]:
 
 
 def test_parameters_fall_into_the_parts_that_a_transfer_names() -> None:
-    network = MaskRCNN(SMALL, 1.0, 3, restore=True)
+    network = MaskRCNN(SMALL, 1.0, 3, pretext=True)
     assert parts(network) == {"backbone", "fpn", "rpn", "box_head", "mask_head", "predictors", "restoration"}
     other = MaskRCNN(SMALL, 1.0, 5)
     assert "restoration" not in parts(other)
@@ -232,7 +232,7 @@ def test_a_finer_mask_keeps_a_boundary_better() -> None:
 @pytest.mark.parametrize(("kind", "names"), [("none", set()), ("region", {"region"}), ("both", {"region", "image"})])
 def test_restoration_branches(kind: Any, names: set[str]) -> None:
     settings = MaskRcnn(channels=32, anchors_mm=SMALL.anchors_mm, restoration=kind)
-    assert set(MaskRCNN(settings, 1.0, 2, restore=True).restoration) == names
+    assert set(MaskRCNN(settings, 1.0, 2, pretext=True).restoration) == names
 
 
 def test_anchors_are_millimetres() -> None:
@@ -248,7 +248,7 @@ def test_anchors_are_millimetres() -> None:
 
 def test_losses_are_weighted_and_the_same_for_the_same_seed() -> None:
     images, targets = ellipses(2, 64, 0)
-    network = MaskRCNN(SMALL, 1.0, 2, restore=True)
+    network = MaskRCNN(SMALL, 1.0, 2, pretext=True)
     heavy = deepcopy(network)
     heavy.settings = MaskRcnn(anchors_mm=SMALL.anchors_mm, class_weight=2, mask_weight=3, restoration_weight=0)
     found = []
@@ -268,7 +268,7 @@ def test_images_without_instances_give_finite_losses_and_gradients(empty: int) -
     for number in range(empty):
         targets[number] = target_of(torch.zeros(0, 64, 64, dtype=torch.uint8), [], targets[number]["clean"])
         targets[number]["labels"] = torch.zeros(0, dtype=torch.int64)
-    network = MaskRCNN(SMALL, 1.0, 2, restore=True)
+    network = MaskRCNN(SMALL, 1.0, 2, pretext=True)
     losses = network(images, targets)
     assert (float(losses["mask"].detach()) == 0) == (empty == 2)
     sum(losses.values()).backward()
@@ -278,7 +278,7 @@ def test_images_without_instances_give_finite_losses_and_gradients(empty: int) -
 
 def test_restoration_is_learned_on_distorted_pixels_alone() -> None:
     images, targets = ellipses(1, 64, 2)
-    network = MaskRCNN(SMALL, 1.0, 2, restore=True)
+    network = MaskRCNN(SMALL, 1.0, 2, pretext=True)
     moved = [{**targets[0], "clean": targets[0]["clean"] + 5.0 * ~targets[0]["masks"].any(0, keepdim=True)}]
     del network.restoration["region"]  # its targets are averages over bins, which mix at the edge
     found = []
@@ -291,7 +291,7 @@ def test_restoration_is_learned_on_distorted_pixels_alone() -> None:
 
 def test_autocast_keeps_the_losses_close() -> None:
     images, targets = ellipses(2, 64, 4)
-    network = MaskRCNN(SMALL, 1.0, 2, restore=True)
+    network = MaskRCNN(SMALL, 1.0, 2, pretext=True)
     found = []
     for enabled in (False, True):
         torch.manual_seed(0)
@@ -307,7 +307,7 @@ def test_autocast_keeps_the_losses_close() -> None:
 )
 def test_losses_are_those_with_the_own_operators(monkeypatch: pytest.MonkeyPatch) -> None:
     images, targets = ellipses(2, 64, 6)
-    network = MaskRCNN(SMALL, 1.0, 2, restore=True)
+    network = MaskRCNN(SMALL, 1.0, 2, pretext=True)
     found = []
     for align_, nms_ in ((roi_align, nms), (torch.ops.torchvision.roi_align, torch.ops.torchvision.nms)):
         monkeypatch.setattr(mask_head, "roi_align", align_)
@@ -317,6 +317,35 @@ def test_losses_are_those_with_the_own_operators(monkeypatch: pytest.MonkeyPatch
     assert found[0] == pytest.approx(found[1], abs=1e-6, rel=1e-6)
 
 
+def found_by(
+    patch: pytest.MonkeyPatch, logits: list[list[float]], boxes: list[list[float]], pretext: bool
+) -> dict[str, torch.Tensor]:
+    """What a network makes of proposals that its first stage leaves where they are, with such class logits."""
+    network = MaskRCNN(SMALL, 1.0, 2, pretext=pretext).eval()
+    network.score_threshold = 0.05
+    patch.setattr(network.rpn, "forward", lambda images, levels, targets: ([torch.tensor(boxes)], {}))
+    still = torch.zeros(len(boxes), 4 * 3)
+    patch.setattr(network.predictors, "boxes", lambda features: (torch.tensor(logits), still))
+    with torch.no_grad():
+        [found] = network(torch.zeros(1, 1, 64, 64))
+    return found
+
+
+def test_of_a_pretext_each_place_is_one_region(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The first two overlap; the first may be of either class, the second surely is of the second.
+    boxes = [[4.0, 4.0, 24.0, 24.0], [5.0, 4.0, 25.0, 24.0], [40.0, 40.0, 60.0, 60.0]]
+    shares = torch.tensor([[0.1, 0.5, 0.4], [0.2, 0.0, 0.8], [0.7, 0.1, 0.2]])
+    logits = shares.clamp(min=1e-9).log().tolist()
+    found = found_by(monkeypatch, logits, boxes, pretext=True)
+    assert found["labels"].tolist() == [1, 2]
+    assert found["scores"].tolist() == pytest.approx([0.9, 0.3])
+    torch.testing.assert_close(found["boxes"], torch.tensor([boxes[0], boxes[2]]))
+    # Structures may lie in each other: there, each class has regions of its own.
+    found = found_by(monkeypatch, logits, boxes, pretext=False)
+    assert found["labels"].tolist() == [2, 1, 2, 1]
+    assert found["scores"].tolist() == pytest.approx([0.8, 0.5, 0.2, 0.1])
+
+
 # ---------------------------------------------------------------------------------------------
 # Learning
 
@@ -324,7 +353,7 @@ def test_losses_are_those_with_the_own_operators(monkeypatch: pytest.MonkeyPatch
 def test_it_finds_names_outlines_and_restores_what_it_has_seen() -> None:
     torch.manual_seed(5)
     images, targets = ellipses(2, 64, 5)
-    network = MaskRCNN(SMALL, 1.0, 2, restore=True)
+    network = MaskRCNN(SMALL, 1.0, 2, pretext=True)
     losses = learn(network, images, targets, 60)
     assert losses[-1] < losses[0] / 3
     network.eval()

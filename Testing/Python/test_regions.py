@@ -338,7 +338,7 @@ def test_images_without_regions_are_learned_from_too(toy_cohort: Path, untouched
     slices, generator = SliceSet(records, 3.0, CPU), torch.Generator().manual_seed(0)
     batch = make_batch(slices, torch.arange(4), 64, None, generator)
     torch.manual_seed(0)
-    network = make_network(settings.network, {"region": {"distortions": len(TYPES)}}, 3.0, restore=True)
+    network = make_network(settings.network, {"region": {"distortions": len(TYPES)}}, 3.0, pretext=True)
     [loss] = Regions().losses(network.train(), batch, tasks, torch.Generator().manual_seed(1)).values()
     loss.backward()  # type: ignore[no-untyped-call]
     assert loss.isfinite()
@@ -402,7 +402,7 @@ def test_what_is_found_lands_where_it_is(toy_cohort: Path) -> None:
 
 
 def test_sides_need_not_be_multiples_of_the_coarsest_stride() -> None:
-    network = make_network(parse(card().network, Network), card().heads, 3.0, restore=True)
+    network = make_network(parse(card().network, Network), card().heads, 3.0, pretext=True)
     image, clean = torch.randn(2, 1, 1, 48, 80, generator=torch.Generator().manual_seed(0)).unbind()
     larger = [functional.pad(x, (0, 16, 0, 16), mode="replicate") for x in (image, clean)]
     labels = torch.zeros(64, 96, dtype=torch.int64)

@@ -30,6 +30,7 @@ from .mask_head import crop
 from .mask_head import group_norm
 from .mask_head import paste
 from .torchvision_ops import load_torchvision
+from .torchvision_ops import nms
 
 #: Side of what RoIAlign cuts for the box head.
 BOX_SIDE = 7
@@ -56,12 +57,14 @@ class MaskRCNN(FeatureNetwork):
         settings: Sizes and switches; ``anchors_mm`` must be filled.
         spacing_mm: Pixel spacing of the images.
         classes: Number of classes without background.
-        restore: Whether the restoration branch exists (a pretext needs it, segmentation does not).
+        pretext: Whether it learns a pretext instead of segmentation: then it has the restoration branch that the
+            settings want, and what overlaps is one region, whatever its class.
 
     Attributes:
         factor: What the sides of an image must be multiples of.
         feature_channels: Length of what :meth:`features` returns.
         score_threshold: Detections below are dropped; may be changed, for instance to 0 for a precision-recall curve.
+        exclusive: Whether each place belongs to one region at most.
 
     Raises:
         ModuleNotFoundError: torchvision is not installed.
@@ -70,7 +73,7 @@ class MaskRCNN(FeatureNetwork):
 
     factor = 16
 
-    def __init__(self, settings: MaskRcnn, spacing_mm: float, classes: int, restore: bool = False) -> None:
+    def __init__(self, settings: MaskRcnn, spacing_mm: float, classes: int, pretext: bool = False) -> None:
         super().__init__()
         if len(settings.anchors_mm) != PYRAMID_LEVELS:
             msg = f"Expected {PYRAMID_LEVELS} sides in `anchors_mm`, and found {len(settings.anchors_mm)}"
@@ -79,6 +82,7 @@ class MaskRCNN(FeatureNetwork):
         channels = settings.channels
         self.settings = settings
         self.score_threshold = settings.score_threshold
+        self.exclusive = pretext
         self.feature_channels = 2 * 4 * channels
         self.backbone, widths = make_backbone(settings.backbone)
         self.fpn = make_pyramid(widths, channels)
@@ -86,7 +90,7 @@ class MaskRCNN(FeatureNetwork):
         self.box_head = BoxHead(channels)
         self.mask_head = MaskHead(channels, settings.second_align, settings.extra_layer, settings.skip)
         self.predictors = Predictors(self.box_head.outputs, channels, classes)
-        kinds = settings.restoration if restore else "none"
+        kinds = settings.restoration if pretext else "none"
         self.restoration = nn.ModuleDict()
         if kinds in ("region", "both"):
             self.restoration["region"] = nn.Sequential(convolution(channels, channels), nn.Conv2d(channels, 1, 1))
@@ -183,10 +187,7 @@ class MaskRCNN(FeatureNetwork):
     ) -> list[dict[str, torch.Tensor]]:
         proposals, _ = self._propose(images, levels, None)
         pyramid, shape = list(levels.values())[:-1], (images.shape[-2], images.shape[-1])
-        logits, deltas = self.predictors.boxes(self.box_head(align(pyramid, proposals, BOX_SIDE)))
-        self.sampler.score_thresh = self.score_threshold
-        found = self.sampler.postprocess_detections(logits, deltas, proposals, [shape] * len(images))
-        results = [dict(zip(("boxes", "scores", "labels"), each, strict=True)) for each in zip(*found, strict=True)]
+        results = self._named(pyramid, proposals, shape)
         wholes = self.restoration["image"](images, pyramid) if "image" in self.restoration else None
         for number, result in enumerate(results):
             # One image after the other, so that many doubtful regions in a batch do not fill the memory.
@@ -198,6 +199,22 @@ class MaskRCNN(FeatureNetwork):
             if self.restoration:
                 whole = None if wholes is None else wholes[number]
                 result["restored"] = self._restored(images[number], whole, regions, result)
+        return results
+
+    def _named(
+        self, pyramid: list[torch.Tensor], proposals: list[torch.Tensor], shape: tuple[int, int]
+    ) -> list[dict[str, torch.Tensor]]:
+        """What the proposals of each image turn out to be: ``boxes``, ``scores`` and ``labels``, surest first."""
+        logits, deltas = self.predictors.boxes(self.box_head(align(pyramid, proposals, BOX_SIDE)))
+        if self.exclusive:
+            logits = of_likeliest_class(logits)
+        self.sampler.score_thresh = self.score_threshold
+        found = self.sampler.postprocess_detections(logits, deltas, proposals, [shape] * len(proposals))
+        results = [dict(zip(("boxes", "scores", "labels"), each, strict=True)) for each in zip(*found, strict=True)]
+        if self.exclusive:
+            # torchvision drops what overlaps within a class alone.
+            kept = [nms(r["boxes"], r["scores"], self.settings.overlap) for r in results]
+            results = [{name: r[name][k] for name in r} for r, k in zip(results, kept, strict=True)]
         return results
 
     def _restored(
@@ -269,6 +286,18 @@ def cut_back(found: dict[str, torch.Tensor], height: int, width: int) -> dict[st
     ends = found["boxes"].new_tensor([width, height, width, height])
     inside = {k: v[..., :height, :width] if k in ("masks", "restored") else v for k, v in found.items()}
     return {**inside, "boxes": found["boxes"].clamp(min=0).minimum(ends)}
+
+
+def of_likeliest_class(logits: torch.Tensor) -> torch.Tensor:
+    """Class logits ``(k, 1 + classes)`` with all that is not background's probability given to the likeliest class.
+
+    A region that may be of one class or another is still surely a region.
+    """
+    shares = logits.softmax(1)
+    sole = torch.zeros_like(shares)
+    sole[:, 0] = shares[:, 0]
+    sole.scatter_(1, shares[:, 1:].argmax(1, keepdim=True) + 1, shares[:, 1:].sum(1, keepdim=True))
+    return sole.log()
 
 
 def binary_loss(logits: torch.Tensor, labels: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
