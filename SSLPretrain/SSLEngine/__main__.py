@@ -91,6 +91,8 @@ def pretrain(arguments: argparse.Namespace) -> int:
     settings = _common_settings(arguments)
     if arguments.pretext:
         settings["pretext"] = arguments.pretext.split(",")
+    if arguments.init:
+        settings["init"] = str(Path(arguments.init).resolve())
     return _training_job("pretrain", arguments, settings)
 
 
@@ -547,6 +549,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub = verb("pretrain", pretrain)
     _training_options(sub)
     sub.add_argument("--pretext", metavar="NAME[,NAME]", help="tasks to learn, for instance positions")
+    sub.add_argument("--init", metavar="MODEL", help="pretrained model to go on from, for instance on your own exams")
 
     sub = verb("finetune", finetune)
     _training_options(sub)

@@ -40,6 +40,7 @@ from .jobs import write_atomically
 from .jobs import write_json
 from .measure import dice
 from .models import save_model
+from .models import seen_by
 from .pretraining import pretrain_on
 from .runs import gather
 from .runs import organ_of
@@ -216,7 +217,7 @@ def _check_classes(settings: LabelStudy, pool: Sequence[Study], test: Sequence[S
 
 def seen_before(start: Start, test: Sequence[Study]) -> list[str]:
     """Test subjects whose names are among those that the pretrained model has learned from."""
-    known = set(start.card.provenance.get("subjects", [])) if start.card else set()
+    known = set(seen_by(start.card)) if start.card else set()
     return sorted({s.subject for s in test} & known)
 
 

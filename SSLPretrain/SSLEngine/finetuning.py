@@ -86,7 +86,7 @@ def finetune(settings: Finetune, reporter: Reporter) -> Path:
         slices = gather([*chosen, *others], pretexts, grid, list(names), device, reporter, visible)
         described = taught_network(described, settings, grid, slices, chosen, names)
         run, report = finetune_run(settings, start, described, grid, slices, chosen, watched, pretexts, names, device)
-        if report is not None:
+        if report is not None and rank == 0:
             print(report.table(), flush=True)
         announce(reporter, run, device, world)
         trained = train(run, reporter, rank, world)

@@ -110,6 +110,12 @@ class Card:
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
+def seen_by(card: Card) -> list[str]:
+    """The subjects that a model has learned from, and those that the models before it have."""
+    origin = card.provenance
+    return sorted({*origin.get("subjects", []), *origin.get("pretrained_on", [])})
+
+
 def build_body(card: Card) -> TaskUNet | MaskRCNN:
     """The network that a card describes, without what a classification adds, with fresh weights."""
     pretext = card.kind == "pretrained"

@@ -9,9 +9,11 @@ import torch
 
 from .anomalies import normal_scores
 from .jobs import Reporter
+from .models import PARTS
 from .models import Card
 from .models import Net
 from .models import make_network
+from .models import transfer
 from .pretext import check_names
 from .pretext import make_pretexts
 from .pretext.base import Pretext
@@ -31,6 +33,8 @@ from .runs import settled
 from .settings import Pretrain
 from .settings import plain
 from .slices import SliceSet
+from .starting import Start
+from .starting import going_on
 from .studies import Study
 from .studies import StudyError
 from .studies import subject_order
@@ -61,9 +65,12 @@ def pretrain_on(
 
     Raises:
         StudyError: A pretext has no target on any slice.
+        SettingsError: The model to go on from does not go with the settings.
     """
     device = choose_device(settings.device)
     make_deterministic(settings.seed)
+    start = Start.read(settings.init)
+    settings = going_on(settings, start)
     pretexts = make_pretexts(settings.pretext, settings)
     kind = settings.network.kind
     heads = heads_for(kind, pretexts)
@@ -76,8 +83,13 @@ def pretrain_on(
     described = with_anchors(
         settings.network, pretexts[0], slices, learned, patch, settings.augmentation, settings.seed
     )
+    network = make_network(described, heads, settings.grid.spacing_mm, pretext=True)
+    if start.card is not None:
+        report = transfer(start.weights, network, {name: name for name in start.weights}, PARTS[kind]["all"])
+        if rank == 0:
+            print(report.table(), flush=True)
     run = Run(
-        network=make_network(described, heads, settings.grid.spacing_mm, pretext=True).to(device),
+        network=network.to(device),
         slices=slices,
         streams=[Stream(learned, [(t, settings.weights.get(t.name, 1.0)) for t in pretexts])],
         schedule=settled(settings.schedule, steps, described.kind),
@@ -99,7 +111,7 @@ def pretrain_on(
         pretexts={t.name: plain(getattr(settings, t.name)) if hasattr(settings, t.name) else {} for t in pretexts},
         scores=run.history[-1] if run.history else {},
         normal=normal_of(trained, run, settings),
-        provenance=provenance(settings.seed, slices, learned, None),
+        provenance=provenance(settings.seed, slices, learned, start.card),
     )
     return trained, card
 

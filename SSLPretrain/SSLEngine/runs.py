@@ -18,6 +18,7 @@ from . import jobs
 from .jobs import Reporter
 from .models import Card
 from .models import save_model
+from .models import seen_by
 from .pretext.base import Pretext
 from .regions import Regions
 from .regions import region_tasks
@@ -162,13 +163,13 @@ def provenance(
 ) -> dict[str, Any]:
     """Where a model came from: program, time, seed, subjects of the slices ``learned``, and what it started from."""
     used = sorted({slices.infos[i].subject for i in learned.tolist()})
-    earlier = init.provenance.get("subjects", []) if init else []
+    earlier = seen_by(init) if init else []
     return {
         "program": f"SSLSegmentation {__version__}",
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "seed": seed,
         "subjects": used,
-        "pretrained_on": earlier if init else [],
+        "pretrained_on": earlier,
         "transfer": mode if init else None,
     }
 
@@ -215,11 +216,11 @@ def _manifest(settings: Pretrain | Finetune, studies: Sequence[Study], model: Pa
 
 
 def _inputs(settings: Pretrain | Finetune, studies: Sequence[Study]) -> set[Path]:
-    """The files that a job read: images, and for a fine-tuning what it started from and was taught with."""
+    """The files that a job read: images, what it started from, and for a fine-tuning what it was taught with."""
     files = {v.source for s in studies for v in s.views}
+    files |= {Path(settings.init)} if settings.init else set()
     if isinstance(settings, Finetune):
         table = Path(settings.data.groups or Path(settings.data.path) / GROUPS_FILE)
-        files |= {Path(settings.init)} if settings.init else set()
         if settings.target == "segmentation":
             files |= {v.labels_source for s in studies for v in s.views if v.labels_source is not None}
         elif table.is_file():

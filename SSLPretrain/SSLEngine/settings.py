@@ -361,12 +361,14 @@ class Pretrain(Strict, frozen=True):
     """A pretraining job.
 
     Attributes:
+        init: Model file of an earlier pretraining to go on from, for instance on synthetic or somebody else's exams.
         pretext: Tasks that are learned together, each where its geometry exists.
         weights: Weight of a task's loss, 1 where it is not named. Several losses are balanced first: each is divided
             by what an output of zeros would cost on the same slices, so that 1 means "knows nothing" for all [ours].
     """
 
     data: Data
+    init: str | None = None
     pretext: Annotated[tuple[PretextName, ...], msgspec.Meta(min_length=1)] = ("positions",)
     weights: dict[PretextName, NonNegative] = {}
     positions: Positions = Positions()

@@ -1,4 +1,4 @@
-"""What a fine-tuning starts from: a pretrained model or none, its grid and network, and the labelled studies."""
+"""What a training starts from: a pretrained model or none, its grid and network, and the labelled studies."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from .networks.attention import StudyClassifier
 from .settings import Finetune
 from .settings import Grid
 from .settings import Network
+from .settings import Pretrain
 from .settings import SettingsError
 from .settings import parse
+from .settings import plain
 from .slices import HOST_ROLES
 from .studies import Cohort
 from .studies import Study
@@ -28,7 +30,7 @@ from .studies import subject_order
 
 @dataclass(frozen=True)
 class Start:
-    """Where fine-tuning starts from: a card and weights, or nothing."""
+    """Where a training starts from: a card and weights, or nothing."""
 
     card: Card | None
     weights: dict[str, torch.Tensor]
@@ -41,6 +43,29 @@ class Start:
         network, card = load_model(Path(path))
         body = network.body if isinstance(network, StudyClassifier) else network
         return cls(card, body.state_dict())
+
+
+def going_on(settings: Pretrain, start: Start) -> Pretrain:
+    """The settings of a pretraining that goes on from a model: grid and network are the model's where nothing is said.
+
+    A task that the model has learned goes on with the target that it was learned with.
+
+    Raises:
+        SettingsError: The model was not pretrained, or another spacing or kind of network is asked for.
+    """
+    if start.card is None:
+        return settings
+    if start.card.kind != "pretrained":
+        msg = f"{settings.init} is a {start.card.kind} model, and a pretraining goes on from a pretrained one alone."
+        raise SettingsError(msg)
+    said = Finetune(
+        data=settings.data,
+        grid=None if settings.grid == Grid() else settings.grid,
+        network=None if settings.network == Network() else settings.network,
+    )
+    known = {name: target for name, target in start.card.pretexts.items() if name in settings.pretext}
+    agreed = parse({**plain(settings), **known}, Pretrain)
+    return structs.replace(agreed, grid=agreed_grid(said, start), network=agreed_network(said, start))
 
 
 def agreed_grid(settings: Finetune, start: Start) -> Grid:

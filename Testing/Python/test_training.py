@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,15 +23,25 @@ from conftest import Engine
 from conftest import engine_environment
 from SSLEngine import jobs
 from SSLEngine.jobs import Reporter
+from SSLEngine.models import Card
+from SSLEngine.models import read_card
 from SSLEngine.networks.unet import TaskUNet
+from SSLEngine.pretraining import pretrain
 from SSLEngine.runs import read_exams
 from SSLEngine.settings import Augmentation
 from SSLEngine.settings import Data
+from SSLEngine.settings import Grid
+from SSLEngine.settings import Network
+from SSLEngine.settings import Pretrain
 from SSLEngine.settings import Schedule
 from SSLEngine.settings import SettingsError
+from SSLEngine.settings import parse
+from SSLEngine.settings import plain
 from SSLEngine.slices import Record
 from SSLEngine.slices import SliceInfo
 from SSLEngine.slices import SliceSet
+from SSLEngine.starting import Start
+from SSLEngine.starting import going_on
 from SSLEngine.targets import Segmentation
 from SSLEngine.targets import class_weights
 from SSLEngine.training import Run
@@ -153,6 +164,47 @@ def test_a_stopped_and_killed_run_ends_as_the_unbroken_one(
     assert jobs.status(job).state == jobs.FINISHED
     assert [e["event"] for e in jobs.Events(job).new()].count("started") == 3
     assert not list(job.glob("*.part"))
+
+
+def test_pretraining_goes_on_from_a_model(
+    unbroken: Path, toy_cohort: Path, engine: Engine, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # Nothing but where to start from is said, and the weights are to stay as they are.
+    still = {"steps": 1, "rate": 1e-12, "weight_decay": 0.0, "average": 0.0}
+    settings = {"data": {"path": str(toy_cohort)}, "init": str(unbroken / jobs.MODEL_FILE), "schedule": still}
+    job = jobs.create(tmp_path / "job", "pretrain", settings)
+    path = pretrain(parse({**settings, "pretext": ["positions", "location"]}, Pretrain), Reporter(job))
+    first, second = read_card(unbroken / jobs.MODEL_FILE), read_card(path)
+    assert (second.grid, second.network) == (first.grid, first.network)
+    assert second.pretexts["positions"] == first.pretexts["positions"]
+    assert set(second.heads["pixel"]) == {"positions"}
+    assert set(second.heads["image"]) == {"location"}
+    before, after = weights(unbroken), weights(job)
+    assert all(torch.allclose(after[name], before[name], atol=1e-9) for name in before)
+    assert second.provenance["pretrained_on"] == first.provenance["subjects"]
+    assert str(unbroken / jobs.MODEL_FILE) in json.loads((job / jobs.MANIFEST_FILE).read_text())["inputs"]
+    assert "encoder" in capfd.readouterr().out
+
+    # The same by the command line, which refuses what does not go together.
+    init = ["--init", unbroken / jobs.MODEL_FILE]
+    words = ["pretrain", "--data", toy_cohort, *init, "--out", tmp_path / "other", "--pretext", "positions"]
+    refused = engine(*words, "--set", "grid.spacing_mm=3.5")
+    assert refused.returncode == jobs.EXIT_UNUSABLE
+    assert "grid.spacing_mm is 3.5 but the model was pretrained at" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "said"),
+    [
+        ("segmentation", {}, "pretrained one alone"),
+        ("pretrained", {"network": {"kind": "mask-rcnn"}}, "network.kind is mask-rcnn but the model is a unet"),
+    ],
+)
+def test_what_pretraining_cannot_go_on_from(kind: Any, change: dict[str, Any], said: str) -> None:
+    start = Start(Card(kind, plain(Network()), {}, plain(Grid())), {})
+    settings = parse({"data": {"path": "exams"}, "init": "model.safetensors", **change}, Pretrain)
+    with pytest.raises(SettingsError, match=said):
+        going_on(settings, start)
 
 
 def checkpoints(job: Path) -> list[Path]:
