@@ -1,1 +1,1 @@
-"""SSLPanels: what both modules' windows share. Qt and the scene, no computing, no torch."""
+"""SSLPanels: what stands behind the windows of both modules. Qt and the scene, no computing, no torch."""

@@ -14,7 +14,7 @@ from slicer.i18n import tr as _
 from SSLEngine import jobs
 from SSLScene import undo
 
-from .section import Section
+from .section import ExamSection
 from .stepper import Stepper
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 EFFECTS = ["Paint", "Erase", "Draw", "Smoothing", "Islands", "Threshold", "Fill between slices", "Scissors"]
 
 
-class CorrectPanel(Section):
+class CorrectPanel(ExamSection):
     """The segment editor and what follows from it."""
 
     def __init__(self, owner: Any) -> None:

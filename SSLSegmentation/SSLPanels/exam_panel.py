@@ -18,7 +18,7 @@ from . import tables
 from . import wording
 from .exam_loader import ExamLoader
 from .follower import JobFollower
-from .section import Section
+from .section import ExamSection
 
 if TYPE_CHECKING:
     from SSLScene.exams import SceneExam
@@ -50,7 +50,7 @@ class DropLabel(qt.QLabel):
             self.onDropped(paths[0])
 
 
-class ExamPanel(Section):
+class ExamPanel(ExamSection):
     """Load, list, remove."""
 
     def __init__(self, owner: Any) -> None:

@@ -12,6 +12,8 @@ import slicer
 
 from SSLEngine import jobs
 
+from . import wording
+
 OnUpdate = Callable[[jobs.Status, list[dict[str, Any]]], None]
 OnFinished = Callable[[jobs.Status], None]
 
@@ -115,6 +117,29 @@ class JobFollower:
             jobs.terminate(self.folder)
 
 
+class Followers:
+    """Followers of several jobs at a time, each kept until its job has ended."""
+
+    def __init__(self) -> None:
+        self._active: list[JobFollower] = []
+
+    def follow(
+        self, folder: Path, onUpdate: OnUpdate | None = None, onFinished: OnFinished | None = None
+    ) -> JobFollower:
+        """Calls back while a job runs, whoever started it; see :class:`JobFollower`."""
+        self._active = [follower for follower in self._active if follower.active]
+        follower = JobFollower(onUpdate, onFinished)
+        self._active.append(follower)
+        follower.follow(folder)
+        return follower
+
+    def release(self) -> None:
+        """Ends all following; the jobs go on."""
+        for follower in self._active:
+            follower.release()
+        self._active = []
+
+
 def wait(folder: Path, timeout_s: float | None = None) -> jobs.Status:
     """For scripts: lets the application work on until the job has ended.
 
@@ -130,6 +155,17 @@ def wait(folder: Path, timeout_s: float | None = None) -> jobs.Status:
             msg = f"The job in {folder} has not ended within {timeout_s:g} s; see its log.txt."
             raise TimeoutError(msg)
         turn()
+
+
+def wait_for_result(folder: Path) -> None:
+    """As :func:`wait`, for those who need what the job finds.
+
+    Raises:
+        RuntimeError: It did not finish; the message says why.
+    """
+    status = wait(folder)
+    if status.state != jobs.FINISHED:
+        raise RuntimeError(wording.sentence(folder, status))
 
 
 def idle(busy: Callable[[], bool]) -> None:

@@ -25,14 +25,14 @@ from .choices import Network
 from .choices import Target
 from .choices import Transfer
 from .follower import JobFollower
-from .section import Section
+from .section import ExamSection
 from .workers import jobs_folder
 
 if TYPE_CHECKING:
     from SSLScene.exams import SceneExam
 
 
-class ModelPanel(Section):
+class ModelPanel(ExamSection):
     """Model, card, fine-tuning."""
 
     def __init__(self, owner: Any) -> None:

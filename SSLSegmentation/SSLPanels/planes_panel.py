@@ -10,7 +10,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from . import tables
-from .section import Section
+from .section import ExamSection
 
 if TYPE_CHECKING:
     from SSLScene.exams import SceneExam
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SHOWN, PLANE, COLOUR = range(3)
 
 
-class PlanesPanel(Section):
+class PlanesPanel(ExamSection):
     """Lines, quads, table, layout, targets."""
 
     def __init__(self, owner: Any) -> None:

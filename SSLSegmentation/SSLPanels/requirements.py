@@ -18,10 +18,22 @@ from slicer.i18n import tr as _
 #: Slicer brings these; whatever pip thinks of their versions, they stay as they are.
 SHIPPED = ["numpy", "scipy", "SimpleITK", "pydicom", "requests", "torch", "torchvision"]
 TORCH = ">=2.8"
+#: Requirements files: of every worker, and of one that writes DICOM SEG.
+WORKER, DICOM_SEG = "requirements.txt", "requirements-dicomseg.txt"
 
 
 class RequirementsMissing(RuntimeError):
     """Something that the worker needs is not installed. The message says what and how to get it."""
+
+
+def resources() -> Path:
+    """The folder of SSLPretrain's resources, among them the requirements files.
+
+    Installed, it lies beside the packages, as those of all modules do; in a source tree with the module.
+    """
+    here = Path(__file__).resolve().parents[1]
+    beside = here / "Resources"
+    return beside if (beside / WORKER).is_file() else here.parent / "SSLPretrain" / "Resources"
 
 
 def wanted(path: Path) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Generator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -23,8 +22,8 @@ from SSLScene.exams import sequence_of
 from SSLScene.host import new_node
 from SSLScene.tables import add_text_table
 
-#: Written by the job beside its other files.
-RESULT_FILE = "result.json"
+from .scene_jobs import read_result
+
 JOB = "SSLSegmentation.Job"
 
 
@@ -62,7 +61,7 @@ def loading(exam: SceneExam, chosen: Sequence[SceneView], folder: Path) -> Gener
 
 
 def _load(exam: SceneExam, chosen: Sequence[SceneView], folder: Path) -> Generator[None, None, Results]:
-    document = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
+    document = read_result(folder)
     results = Results()
     for number, item in enumerate(chosen):
         outputs = [o for o in document["outputs"] if _belongs(o["view"], number)]

@@ -18,7 +18,7 @@ from SSLEngine import jobs
 from . import wording
 from .choices import Scope
 from .curves import show
-from .section import Section
+from .section import ExamSection
 from .stepper import Stepper
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from SSLScene.exams import SceneView
 
 
-class SegmentPanel(Section):
+class SegmentPanel(ExamSection):
     """Start, results."""
 
     def __init__(self, owner: Any) -> None:

@@ -29,12 +29,11 @@ class Workers:
     """Makes job folders and starts them.
 
     Args:
-        requirements_file: What must be installed in Slicer's own Python.
         requester: Name of the module, for dialogs.
     """
 
-    def __init__(self, requirements_file: Path, requester: str) -> None:
-        self._requirements = requirements_file
+    def __init__(self, requester: str) -> None:
+        self._requirements = requirements.resources() / requirements.WORKER
         self._requester = requester
 
     @property

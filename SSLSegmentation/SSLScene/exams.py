@@ -96,6 +96,10 @@ class SceneExam:
         """The first view with a role, or None."""
         return next((v for v in self.views if v.view.role == role), None)
 
+    def owning(self, kind: str) -> SceneExam:
+        """The same exam as the owner of one kind of things that are shown of it and taken away without the others."""
+        return replace(self, token=f"{self.token} {kind}")
+
 
 def load_study(
     scene: Any, study: Study, token: str = undo.DEFAULT_TOKEN, progress: Progress | None = None

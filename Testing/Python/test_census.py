@@ -21,6 +21,9 @@ from slicer_standin import census
 
 ROOT = Path(__file__).resolve().parents[2]
 PANELS = sorted((ROOT / "SSLSegmentation" / "SSLPanels").glob("*.py"))
+#: Files of the panels that are made from SSLPretrain's .ui file, and one that stands for both.
+PRETRAIN = ("SSLPretrain", "cohort_panel", "training_panel", "jobs_panel", "pretrain_self_test")
+BOTH = ("monitor", "module_widget")
 FILES = [ROOT / "SSLPretrain" / "SSLPretrain.py", ROOT / "SSLSegmentation" / "SSLSegmentation.py", *PANELS]
 
 
@@ -154,12 +157,10 @@ def _is_ui(node: ast.AST) -> bool:
 
 def cases() -> Iterator[tuple[Path, str]]:
     for path in FILES:
-        # The progress section stands in both panels.
-        modules = (
-            ("SSLPretrain", "SSLSegmentation")
-            if path.stem == "monitor"
-            else (("SSLPretrain",) if path.stem == "SSLPretrain" else ("SSLSegmentation",))
-        )
+        if path.stem in BOTH:
+            modules = ("SSLPretrain", "SSLSegmentation")
+        else:
+            modules = ("SSLPretrain",) if path.stem in PRETRAIN else ("SSLSegmentation",)
         for module in modules:
             yield path, module
 
@@ -169,7 +170,7 @@ def test_uses_of_widgets_are_those_of_the_real_application(path: Path, module: s
     reader = Reader(module)
     reader.visit(ast.parse(path.read_text(encoding="utf-8")))
     assert not reader.wrong, "\n".join(reader.wrong)
-    if path.stem in ("SSLPretrain", "SSLSegmentation", "exam_panel", "monitor"):
+    if path.stem in ("training_panel", "exam_panel", "segmentation_self_test", "monitor"):
         assert reader.seen > 15, "the reader must find the uses"
 
 

@@ -27,6 +27,7 @@ from panel_window import choose  # noqa: E402
 from slicer_standin import pythonqt  # noqa: E402
 from SSLEngine import jobs  # noqa: E402
 
+MODULES = ("SSLPretrain", "SSLSegmentation")
 TINY = (
     "schedule.batch=4; schedule.checkpoint_every=5; schedule.held_out=0; "
     "network.widths=[8,16,32]; grid.spacing_mm=3; grid.patch=64"
@@ -35,6 +36,15 @@ TINY = (
 
 # ---------------------------------------------------------------------------------------------
 # Loading
+
+
+def run_apart(code: str) -> str:
+    """What a clean interpreter prints that finds the sources."""
+    paths = [ROOT / "Testing" / "Python", *(ROOT / module for module in MODULES)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), "QT_QPA_PLATFORM": "offscreen"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_modules_load_fast_and_bring_nothing_heavy() -> None:
@@ -47,19 +57,41 @@ def test_modules_load_fast_and_bring_nothing_heavy() -> None:
         "application = boot(patch)\n"
         "before = set(sys.modules)\n"
         "begin = time.thread_time()\n"
-        f"for path in {[str(ROOT / m / f'{m}.py') for m in ('SSLPretrain', 'SSLSegmentation')]!r}:\n"
+        f"for path in {[str(ROOT / m / f'{m}.py') for m in MODULES]!r}:\n"
         "    application.load_module(Path(path))\n"
         "print('SECONDS', time.thread_time() - begin)\n"
         "new = {name.split('.')[0] for name in set(sys.modules) - before}\n"
         "print('HEAVY', sorted(new & {'torch', 'monai', 'msgspec', 'safetensors', 'SimpleITK', 'pydicom', 'scipy'}))\n"
     )
-    paths = [ROOT / "Testing" / "Python", ROOT / "SSLPretrain", ROOT / "SSLSegmentation"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), "QT_QPA_PLATFORM": "offscreen"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    printed = dict(line.split(" ", 1) for line in done.stdout.splitlines() if line.startswith(("SECONDS", "HEAVY")))
+    printed = dict(line.split(" ", 1) for line in run_apart(code).splitlines() if line.startswith(("SECONDS", "HEAVY")))
     assert printed["HEAVY"] == "[]"
     assert float(printed["SECONDS"]) < 0.3
+
+
+def test_reload_reads_the_packages_anew() -> None:
+    """The button "Reload" of developer mode: widget, logic and self-test are those of the files as they now stand."""
+    code = (
+        "import sys, pytest\n"
+        "from pathlib import Path\n"
+        "from slicer_standin import boot\n"
+        "import slicer\n"
+        "application = boot(pytest.MonkeyPatch())\n"
+        f"for path in {[str(ROOT / m / f'{m}.py') for m in MODULES]!r}:\n"
+        "    application.open_panel(application.load_module(Path(path)))\n"
+        f"for name in {MODULES!r}:\n"
+        "    before, module = getattr(slicer.modules, f'{name}Widget'), sys.modules[name]\n"
+        "    before.parameters.device = 'cpu'\n"
+        "    before.onReload()\n"
+        "    after, again = getattr(slicer.modules, f'{name}Widget'), sys.modules[name]\n"
+        "    assert after is not before and again is not module\n"
+        "    assert type(after.logic) is not type(before.logic)\n"
+        "    assert getattr(again, f'{name}Test') is not getattr(module, f'{name}Test')\n"
+        "    assert type(after.logic) is getattr(again, f'{name}Logic')\n"
+        "    assert before.parameters is None and after.parameters.device == 'cpu'\n"
+        "    after.cleanup()\n"
+        "print('RELOADED')\n"
+    )
+    assert "RELOADED" in run_apart(code)
 
 
 def test_module_metadata(window: Window) -> None:
@@ -139,8 +171,11 @@ def test_looks_at_exams(window: Window, exams: Path) -> None:
     window.picture(panel, "pretrain-exams")
 
 
-def test_draws_every_target_on_the_users_own_slices(window: Window) -> None:
+def test_draws_every_target_on_the_users_own_slices(window: Window, exams: Path) -> None:
     panel = window.pretrain
+    panel.ui.cohortPathLineEdit.currentPath = str(exams)
+    panel.ui.inspectButton.click()
+    window.spin(lambda: panel.ui.inspectButton.text == "Look at the exams")
     nodes = window.scene.GetNumberOfNodes()
     pulse = Pulse()
     panel.ui.targetPreviewButton.click()
@@ -149,7 +184,7 @@ def test_draws_every_target_on_the_users_own_slices(window: Window) -> None:
     panel.ui.targetPreviewButton.click()
     assert panel.ui.targetPreviewButton.text == "Cancel"
     assert not panel.ui.inspectButton.enabled
-    window.spin(lambda: panel.ui.targetPreviewButton.text != "Cancel" and not panel.targets.active)
+    window.spin(lambda: panel.ui.targetPreviewButton.text != "Cancel" and not panel.cohortPanel.targets.active)
     pulse.stop()
     for name in panel.logic.availablePretexts():
         label = getattr(panel.ui, f"{name}TargetLabel")
@@ -163,17 +198,17 @@ def test_draws_every_target_on_the_users_own_slices(window: Window) -> None:
 def test_says_where_a_target_does_not_exist(window: Window, tmp_path: Path) -> None:
     panel = window.pretrain
     jobs.write_json(tmp_path / "targets.json", {"positions": None, "crossings": "../outside.png"})
-    panel.targets.show(tmp_path)
-    window.spin(lambda: not panel.targets.active)
+    panel.cohortPanel.targets.show(tmp_path)
+    window.spin(lambda: not panel.cohortPanel.targets.active)
     assert "nothing to find" in panel.ui.positionsTargetLabel.text
     assert panel.ui.locationTargetLabel._real.isHidden()
-    panel.targets.clear()
+    panel.cohortPanel.targets.clear()
     assert panel.ui.positionsTargetLabel._real.isHidden()
 
 
 def test_a_short_task_is_cancelled_by_its_button(window: Window) -> None:
     panel = window.pretrain
-    cohort = panel._parameterNode.cohort
+    cohort = panel.parameters.cohort
     panel.ui.syntheticButton.click()
     assert panel.ui.syntheticButton.text == "Cancel"
     window.spin(lambda: " of 12" in panel.ui.studiesLabel.text)
@@ -182,7 +217,7 @@ def test_a_short_task_is_cancelled_by_its_button(window: Window) -> None:
     window.spin(lambda: panel.ui.syntheticButton.text == "Make synthetic exams")
     assert panel.ui.studiesLabel.text == "Stopped."
     assert panel.ui.inspectButton.enabled
-    assert panel._parameterNode.cohort == cohort
+    assert panel.parameters.cohort == cohort
 
 
 def test_probes_the_devices(window: Window) -> None:
@@ -200,7 +235,7 @@ def test_settings_of_the_panel(window: Window) -> None:
     from SSLEngine.settings import parse
 
     panel = window.pretrain
-    node = panel._parameterNode
+    node = panel.parameters
     panel.ui.extraLineEdit.text = TINY
     panel.ui.stepsSpinBox.value = 60
     panel.ui.seedSpinBox.value = 7
@@ -237,7 +272,7 @@ def test_a_network_that_cannot_learn_the_pretexts_is_not_started(
     from SSLEngine.settings import parse
 
     panel = window.pretrain
-    node = panel._parameterNode
+    node = panel.parameters
     hidden = panel.ui.reasonLabel._real.isHidden
     assert panel.ui.startButton.enabled
     assert hidden()
@@ -356,7 +391,7 @@ def test_pretrains_stops_closes_finds_and_resumes(window: Window) -> None:
     window.spin(lambda: jobs.status(folder).state == jobs.FINISHED)
     window.spin(lambda: "finished" in panel.ui.jobStateLabel.text)
     assert (folder / jobs.MODEL_FILE).is_file()
-    panel.refreshJobs()
+    panel.jobsPanel.refresh()
     assert panel.ui.jobsTable.item(0, 2).text() == "finished"
     window.model = folder / jobs.MODEL_FILE  # type: ignore[attr-defined]
 
@@ -392,7 +427,7 @@ def test_compares_with_training_from_scratch(
     later = jobs.create(window.home / "jobs" / "later", "finetune", {})
     jobs.Reporter(folder).event("failed", message="No.")
     window.spin(lambda: later.name == panel.ui.jobsTable.item(0, 0).text())
-    assert panel.jobList.selected == folder
+    assert panel.jobsPanel.jobList.selected == folder
     assert panel.ui.jobsTable.item(panel.ui.jobsTable.currentRow(), 2).text() == "failed"
     kind, settings = asked[0]
     parsed = parse(settings, KINDS[kind])
@@ -402,11 +437,11 @@ def test_compares_with_training_from_scratch(
     assert parsed.counts == (1, 2)  # type: ignore[attr-defined]
     summary = [{"count": 1, "scratch": 0.5, "pretrained": 0.7}, {"count": 2, "scratch": 0.6, "pretrained": 0.75}]
     jobs.write_json(tmp_path / "results.json", {"target": "classification", "summary": summary})
-    panel.showComparison(tmp_path)
+    panel.jobsPanel.showComparison(tmp_path)
     chart = panel.ui.studyPlotWidget.mrmlPlotViewNode().GetPlotChartNode()
     assert chart.GetYAxisTitle() == "AUC"
     jobs.write_json(tmp_path / "results.json", {"summary": summary})
-    panel.showComparison(tmp_path)
+    panel.jobsPanel.showComparison(tmp_path)
     chart = panel.ui.studyPlotWidget.mrmlPlotViewNode().GetPlotChartNode()
     assert chart.GetYAxisTitle() == "mean Dice"
     assert chart.GetNumberOfPlotSeriesNodes() == 2

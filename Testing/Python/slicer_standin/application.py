@@ -352,6 +352,11 @@ def _util(application: Application) -> dict[str, Any]:
         node.GetStorageNode().SetFileName(str(filename))
         return bool(node.GetStorageNode().WriteData(node))
 
+    def reload_module(name: str) -> None:
+        path = Path(getattr(slicer.modules, name.lower()).path)
+        getattr(slicer.modules, f"{name}Widget").cleanup()
+        application.open_panel(application.load_module(path))
+
     def message(kind: str) -> Callable[..., bool]:
         return lambda text, windowTitle=None, parent=None, standardButtons=None, **kwargs: application.ask(kind, text)
 
@@ -370,6 +375,7 @@ def _util(application: Application) -> dict[str, Any]:
         showStatusMessage=lambda message, duration=0: application.messages.append(("status", message)),
         saveNode=save_node,
         pip_install=pip_install,
+        reloadScriptedModule=reload_module,
         startupEnvironment=lambda: dict(os.environ),
         mainWindow=lambda: None,
         selectModule=lambda module: application.messages.append(("module", str(module))),

@@ -50,6 +50,9 @@ class ScriptedLoadableModuleWidget:
     def setup(self) -> None:
         return
 
+    def onReload(self) -> None:
+        slicer.util.reloadScriptedModule(self.moduleName)
+
     def cleanup(self) -> None:
         return
 
