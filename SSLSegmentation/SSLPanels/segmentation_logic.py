@@ -46,8 +46,8 @@ if TYPE_CHECKING:
 
     from .results import Results
 
-#: Kinds of things that are shown of an exam, and taken away without the others; see ``SceneExam.owning``.
-OWNING = PLANES, ANOMALIES, CLASSES = "planes", "anomalies", "classes"
+#: Kinds of things that are shown of an exam and taken away without the others; see ``SceneExam.owning``.
+PLANES, ANOMALIES, CLASSES = "planes", "anomalies", "classes"
 
 
 @parameterNodeWrapper
@@ -180,7 +180,7 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
         from SSLScene import undo
 
         targets.show(exam, targets.NOTHING)
-        for kind in OWNING:
+        for kind in (PLANES, ANOMALIES, CLASSES):
             undo.remove_all(slicer.mrmlScene, exam.owning(kind).token)
         undo.remove_all(slicer.mrmlScene, exam.token)
 

@@ -60,12 +60,11 @@ def line_heatmap(host: View, guests: Sequence[Plane], sigma_mm: float = SIGMA_MM
 def show(exam: SceneExam, what: str) -> list[Any]:
     """Shows one kind of target over its host; an earlier one is taken away. Returns the nodes."""
     scene = slicer.mrmlScene
-    token = f"{exam.token} targets"
-    undo.remove_all(scene, token)
+    shown = exam.owning("targets")
+    undo.remove_all(scene, shown.token)
     if what == NOTHING:
         return []
     host = host_of(exam)
-    shown = SceneExam(exam.study, exam.views, token, exam.item)
     if what == PLACE:
         axis = host.view.normal if host.view.normal is not None else host.view.planes[0].normal
         places = np.nan_to_num(slice_places(host.view.planes, axis), nan=0.5)
