@@ -137,12 +137,9 @@ class ExamPanel(ExamSection):
 
     def onRole(self, row: int, role: str) -> None:
         """A person knows better: what hangs on the role is made anew."""
-        from SSLScene.exams import ROLE as ROLE_ATTRIBUTE
+        from SSLScene import exams
 
-        item = self.exam.views[row]
-        item.view.role, item.view.reason, item.view.doubt = role, _("chosen by hand"), ""
-        for volume in item.volumes:
-            volume.SetAttribute(ROLE_ATTRIBUTE, role)
+        exams.set_role(slicer.mrmlScene, self.exam.views[row], role)
         for panel in self.owner.panels:
             if panel is not self:
                 panel.setExam(self.exam)

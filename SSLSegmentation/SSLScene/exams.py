@@ -377,7 +377,7 @@ def set_role(scene: Any, item: SceneView, role: str) -> None:
     if role not in (*ROLES, UNKNOWN):
         msg = f"'{role}' is no role: choose one of {', '.join((*ROLES, UNKNOWN))}."
         raise ValueError(msg)
-    item.view.role, item.view.reason, item.view.doubt = role, "chosen in the scene", ""
+    item.view.role, item.view.reason, item.view.doubt = role, "chosen by hand", ""
     for volume in item.volumes:
         volume.SetAttribute(ROLE, role)
         sequence = sequence_of(scene, volume)

@@ -628,6 +628,9 @@ def test_loads_an_exam_and_shows_its_planes(window: Window, exams: Path) -> None
     assert panel.exam.views[-1].view.role == "rvot"
     assert panel.exam.views[-1].volume.GetAttribute("SSLSegmentation.Role") == "rvot"
     assert "RVOT" in panel.ui.planesTable.item(len(roles) - 1, 1).text()
+    # It stays when another phase is shown: a proxy takes its attributes from the frame.
+    panel.exam.views[-1].browser.SetSelectedItemNumber(1)
+    assert panel.exam.views[-1].volume.GetAttribute("SSLSegmentation.Role") == "rvot"
     panel.ui.removeExamButton.click()
     assert not pythonqt.slot_errors
     assert panel.exam is None
