@@ -41,10 +41,10 @@ from .segment import fitting_views
 from .segment import ordered
 from .segment import to_own_grid
 from .settings import Distortions
+from .settings import Grid
 from .settings import parse
 from .slices import SliceSet
-from .slices import comparable
-from .slices import landmark
+from .slices import crop_centre
 from .slices import make_batch
 from .slices import network_plane
 from .slices import resample
@@ -143,16 +143,14 @@ class Detector:
             raise ModelError(msg)
         self.network, self.card, self.device = network.to(device).eval(), card, device
         self.settings = parse(card.pretexts[DistortionPrediction.name], Distortions)
-        self.spacing_mm = float(card.grid["spacing_mm"])
-        self.clip: tuple[float, float] = (float(card.grid["clip_percent"][0]), float(card.grid["clip_percent"][1]))
-        # As large as a training patch, for the reason that segmentation has (instance norm).
-        self.side = int(card.grid["patch"])
+        # Patches are as large as in training, for the reason that segmentation has (instance norm).
+        self.grid = parse(card.grid, Grid)
 
     def look(self, study: Study, view: View, phase: int) -> Found:
-        """Looks at one phase of one view of a study, at a patch round the point where its planes cross."""
-        images = standardise(view.pixels(phase), self.clip)
-        centre = landmark(comparable(study, view))
-        hosts = [network_plane(plane, self.spacing_mm, self.side, centre) for plane in view.planes]
+        """Looks at one phase of one view of a study, at patches that lie as in training."""
+        images = standardise(view.pixels(phase), self.grid.clip_percent)
+        centre = crop_centre(study, view, self.grid)
+        hosts = [network_plane(plane, self.grid.spacing_mm, self.grid.patch, centre) for plane in view.planes]
         places = [plane_to_plane(plane, host) for plane, host in zip(view.planes, hosts, strict=True)]
         found = Found(np.zeros(images.shape, np.float32), np.zeros(images.shape, np.bool_), np.zeros(len(images)))
         for part in alike(places):

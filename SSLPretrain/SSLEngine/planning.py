@@ -5,7 +5,8 @@ recovered from the lines of one guest on all slices (:mod:`SSLEngine.plane_fitti
 
 Nothing of the acquired plane enters: a guest is predicted from slices of other roles. Those are first cut round their
 own centre, and then, as large as a training patch, round the point where the planes of the first look meet: instance
-norm has only ever seen patches of that size with the anatomy in their middle.
+norm has only ever seen patches of that size with the anatomy in their middle. A network that was trained on patches
+round the middle of images looks at those, once.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from .plane_fitting import find_plane
 from .plane_fitting import see
 from .pretext.crossings import Crossing
 from .settings import Crossings
+from .settings import Grid
 from .settings import SettingsError
 from .settings import parse
 from .slices import HOST_ROLES
@@ -60,6 +62,8 @@ from .training import choose_device
 
 #: Side of the square that is looked at first, in patches: the anatomy may lie off the image's centre.
 FIELD = 1.5
+#: Looks at a study, by ``Grid.centre``.
+LOOKS = {"crossing": 2, "image": 1}
 #: Slices that are looked at together.
 BATCH = 8
 #: Weight of the middle of the images beside that of a certain plane, in finding the point where planes meet.
@@ -95,20 +99,20 @@ def predict_lines(
         study: The study.
         device: Where to compute.
         hosts: Roles of the slices to look at.
-        centre: Point, LPS mm, in the middle of squares as large as a training patch; without it they are :data:`FIELD`
-            times as large, round the middle of each image.
+        centre: Point, LPS mm, in the middle of squares as large as a training patch; without it they lie round the
+            middle of each image, and are :data:`FIELD` times as large unless the network was trained there.
 
     Raises:
         ModelError: The model has not learned ``crossings``.
     """
-    settings = crossings_of(card)
+    settings, grid = crossings_of(card), parse(card.grid, Grid)
     network = network.to(device).eval()
-    wide = FIELD if centre is None else 1.0
-    side = round(int(card.grid["patch"]) * wide) // network.factor * network.factor
+    wide = FIELD if centre is None and grid.centre == "crossing" else 1.0
+    side = round(grid.patch * wide) // network.factor * network.factor
     guests = [(k, role) for k, role in enumerate(Crossing(settings).guests) if role in card.roles]
     found: dict[str, list[Seen]] = {role: [] for _, role in guests}
     views = [v for v in study.views if v.role in hosts and v.role in card.roles]
-    slices = [(view.role, *cut) for view in views for cut in _cuts(view, card, side, centre)]
+    slices = [(view.role, *cut) for view in views for cut in _cuts(view, grid, side, centre)]
     if not slices:
         return found
     patches = torch.stack([patch for _, _, patch in slices]).to(device)
@@ -121,11 +125,11 @@ def predict_lines(
     return found
 
 
-def _cuts(view: View, card: Card, side: int, centre: Array | None) -> Iterator[tuple[Plane, torch.Tensor]]:
+def _cuts(view: View, grid: Grid, side: int, centre: Array | None) -> Iterator[tuple[Plane, torch.Tensor]]:
     """The squares of a view's slices on the network's grid, with what lies there, ``(1, side, side)``."""
-    images = standardise(view.pixels(0), (card.grid["clip_percent"][0], card.grid["clip_percent"][1]))
+    images = standardise(view.pixels(0), grid.clip_percent)
     for image, acquired in zip(torch.from_numpy(images), view.planes, strict=True):
-        plane = network_plane(acquired, float(card.grid["spacing_mm"]), side, centre)
+        plane = network_plane(acquired, grid.spacing_mm, side, centre)
         yield plane, resample(image[None], acquired, plane)
 
 
@@ -169,7 +173,7 @@ def predict_planes(
     reference = reference_point(study)
     centre: Array | None = None
     known: dict[str, FoundPlane] = {}
-    for _ in range(2):
+    for _ in range(LOOKS[parse(card.grid, Grid).centre]):
         looked = predict_lines(network, card, study, device, hosts, centre)
         found = {role: find_plane(seen, settings.sigma_mm) for role, seen in looked.items()}
         known |= {role: plane for role, plane in found.items() if plane is not None}

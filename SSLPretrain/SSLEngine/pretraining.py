@@ -74,7 +74,7 @@ def pretrain_on(
     pretexts = make_pretexts(settings.pretext, settings)
     kind = settings.network.kind
     heads = heads_for(kind, pretexts)
-    slices = gather(studies, pretexts, settings.grid, [], device, reporter)
+    slices = gather(studies, pretexts, settings.grid, [], device, reporter, left_out=settings.left_out)
     learned, held_out = _split_for_score(slices, studies, settings)
     _check_targets(slices, pretexts, learned)
     steps = sensible_steps(settings.schedule.steps, len(learned), settings.schedule.batch, 8, 800, 6000)

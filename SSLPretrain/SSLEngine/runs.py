@@ -22,10 +22,12 @@ from .models import seen_by
 from .pretext.base import Pretext
 from .regions import Regions
 from .regions import region_tasks
+from .settings import NONE_LEFT_OUT
 from .settings import RATES
 from .settings import Data
 from .settings import Finetune
 from .settings import Grid
+from .settings import LeftOut
 from .settings import Pretrain
 from .settings import Schedule
 from .settings import parse
@@ -77,6 +79,7 @@ def gather(
     device: torch.device,
     reporter: Reporter,
     labelled: frozenset[str] | None = None,
+    left_out: LeftOut = NONE_LEFT_OUT,
 ) -> SliceSet:
     """Reads the slices of studies onto the device.
 
@@ -88,6 +91,7 @@ def gather(
         device: Where the slices go.
         reporter: Told about every study.
         labelled: Names of the studies whose labels may be seen; all others are taken as unlabelled. None means all.
+        left_out: Slices that are not wanted.
 
     Raises:
         StudyError: No slice is left.
@@ -98,7 +102,7 @@ def gather(
         if reporter.stop_requested():
             raise jobs.Cancelled
         try:
-            found = list(study_records(study, pretexts, grid, classes))
+            found = list(study_records(study, pretexts, grid, classes, left_out))
         except StudyError as error:
             reporter.event("warning", message=f"{study.name} is left out: {error}")
             continue
@@ -107,7 +111,8 @@ def gather(
         reporter.event("progress", message=f"Read {study.name} ({number + 1} of {len(studies)})")
     if not records:
         roles = ", ".join(HOST_ROLES)
-        msg = f"None of the {len(studies)} studies has a view that can be learned from ({roles}); see 'inspect'."
+        fewer = "" if left_out == NONE_LEFT_OUT else ", or leave out fewer slices (left_out)"
+        msg = f"None of the {len(studies)} studies has a view that can be learned from ({roles}); see 'inspect'{fewer}."
         raise StudyError(msg)
     return SliceSet(records, grid.spacing_mm, device)
 

@@ -29,9 +29,10 @@ from .measure import LV_CAVITY
 from .measure import ejection_fraction
 from .models import SEGMENTATION
 from .models import Card
+from .settings import Grid
+from .settings import parse
 from .slices import HOST_ROLES
-from .slices import comparable
-from .slices import landmark
+from .slices import crop_centre
 from .slices import network_plane
 from .slices import resample
 from .slices import sampling_grid
@@ -93,11 +94,9 @@ class Segmenter:
             raise StudyError(msg)
         self.network, self.card, self.device = network.to(device).eval(), card, device
         self.largest_component = largest_component
-        self.spacing_mm = float(card.grid["spacing_mm"])
-        self.clip: tuple[float, float] = (float(card.grid["clip_percent"][0]), float(card.grid["clip_percent"][1]))
-        # As large as a training patch: instance norm measures the whole input, and on a larger one it measures
+        # Patches are as large as in training: instance norm measures the whole input, and on a larger one it measures
         # something that it has never seen (0.57 instead of 0.83 Dice at end-systole on real stacks).
-        self.side = int(card.grid["patch"])
+        self.grid = parse(card.grid, Grid)
 
     @property
     def values(self) -> npt.NDArray[np.uint8]:
@@ -112,15 +111,15 @@ class Segmenter:
         """Segments one phase of one view of a study.
 
         It looks where the study's planes cross, or else at the middle of the image; where what it finds there lies to
-        one side, it looks again round that.
+        one side, it looks again round that. A model of squares round the middle of images looks there alone.
         """
-        images = standardise(view.pixels(phase), self.clip)
-        looked_at = landmark(comparable(study, view))
+        images = standardise(view.pixels(phase), self.grid.clip_percent)
+        looked_at = crop_centre(study, view, self.grid)
         classes = self._look(images, view.planes, looked_at)
-        found = _middle(classes, view.planes)
+        found = _middle(classes, view.planes) if self.grid.centre == "crossing" else None
         if found is not None:
             before = np.mean([p.centre for p in view.planes], axis=0) if looked_at is None else looked_at
-            if _distance_in_plane(found - before, view.planes[0]) > LOOK_AGAIN * self.side * self.spacing_mm:
+            if _distance_in_plane(found - before, view.planes[0]) > LOOK_AGAIN * self.grid.patch * self.grid.spacing_mm:
                 classes = self._look(images, view.planes, found)
         if self.largest_component:
             classes = keep_largest(classes, len(self.card.labels))
@@ -128,7 +127,7 @@ class Segmenter:
 
     def _look(self, images: npt.NDArray[np.float32], planes: Sequence[Plane], centre: Array | None) -> LabelMap:
         """Class indices of slices ``(slices, rows, columns)`` from patches round a point; background elsewhere."""
-        hosts = [network_plane(plane, self.spacing_mm, self.side, centre) for plane in planes]
+        hosts = [network_plane(plane, self.grid.spacing_mm, self.grid.patch, centre) for plane in planes]
         maps = [plane_to_plane(plane, host) for plane, host in zip(planes, hosts, strict=True)]
         classes = np.zeros(images.shape, np.uint8)
         for part in alike(maps):

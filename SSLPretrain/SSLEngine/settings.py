@@ -31,6 +31,10 @@ Transfer = Literal["all", "decoder", "multitask"]
 #: Distortions of a region; class k + 1 is the k-th. ``outpainting`` is no region's but a whole image's.
 RegionType = Literal["shuffling", "intensity", "inpainting", "swap", "blur", "noise", "bias"]
 REGION_TYPES: tuple[RegionType, ...] = ("shuffling", "intensity", "inpainting", "swap", "blur", "noise", "bias")
+#: Phases of a cine that are used: see ``Grid.phases``.
+Phases = Annotated[int, msgspec.Meta(ge=0)] | Literal["ed-es"]
+#: Smallest angle in degrees of what is not taken as parallel.
+Angle = Annotated[float, msgspec.Meta(ge=1, le=80)]
 #: A smallest and a largest value.
 Range = tuple[NonNegative, NonNegative]
 Target = Literal["segmentation", "classification"]
@@ -71,13 +75,19 @@ class Grid(Strict, frozen=True):
         spacing_mm: In-plane spacing; pretraining and fine-tuning must agree on it [ours].
         patch: Side of a training patch in pixels, a multiple of 16.
         clip_percent: Intensities of a view are clipped at these percentiles, then standardised [code, Bai].
-        phases: How many phases of a cine are used, evenly spaced from the first; 0 means all.
+        phases: How many phases of a cine are used, evenly spaced from the first; 0 means all, 1 the first alone, which
+            is end-diastole in a triggered cine. ``ed-es`` takes the first and the one at which systole ends by the
+            header's times (``studies/phases.py``): a rule, since volumes alone tell end-systole [ours].
+        centre: What has the middle of the square that is kept of each slice: the ``crossing`` of the short-axis stack
+            with the 2- and 4-chamber planes, where a study has one [code, CineMA], or the ``image`` [code, Bai].
+            Segmenting, anomalies and planes look where training did.
     """
 
     spacing_mm: Positive = 1.75
     patch: Annotated[int, msgspec.Meta(ge=32, multiple_of=16)] = 144
     clip_percent: tuple[Percent, Percent] = (1.0, 99.0)
-    phases: Annotated[int, msgspec.Meta(ge=0)] = 2
+    phases: Phases = 2
+    centre: Literal["crossing", "image"] = "crossing"
 
     def __post_init__(self) -> None:
         low, high = self.clip_percent
@@ -221,6 +231,8 @@ class Positions(Strict, frozen=True):
         background_weight: Weight of background pixels in the cross-entropy: the nine squares cover a thirtieth of the
             image, and at equal weights a network stays with "all background" for a long time [ours].
         dice: Weight of a Dice term beside the cross-entropy [ours].
+        min_angle_deg: A plane that meets the slice at less is taken as parallel to it: no target [ours].
+        min_line_angle_deg: Two lines on the slice that meet at less have no sure crossing: no target [ours].
     """
 
     layout: Literal["cross", "grid"] = "cross"
@@ -228,6 +240,8 @@ class Positions(Strict, frozen=True):
     half_size_mm: Positive = 8.0
     background_weight: Positive = 0.1
     dice: NonNegative = 1.0
+    min_angle_deg: Angle = 15.0
+    min_line_angle_deg: Angle = 20.0
 
 
 class Crossings(Strict, frozen=True):
@@ -252,7 +266,7 @@ class Crossings(Strict, frozen=True):
     peak: Literal["one", "area"] = "one"
     line_weight: NonNegative = 10.0
     stack_guest: Literal["middle", "basal"] = "middle"
-    min_angle_deg: Annotated[float, msgspec.Meta(ge=1, le=80)] = 15.0
+    min_angle_deg: Angle = 15.0
     must_meet: bool = True
 
 
@@ -357,6 +371,22 @@ class Distortions(Strict, frozen=True):
             raise ValueError(msg)
 
 
+class LeftOut(Strict, frozen=True):
+    """Slices at the ends of every short-axis stack that are not used; of a stack of no more than these none is.
+
+    Attributes:
+        basal: How many at the end towards the atria.
+        apical: How many at the end towards the apex.
+    """
+
+    basal: Annotated[int, msgspec.Meta(ge=0)] = 0
+    apical: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+#: No slice is left out.
+NONE_LEFT_OUT = LeftOut()
+
+
 class Pretrain(Strict, frozen=True):
     """A pretraining job.
 
@@ -365,12 +395,14 @@ class Pretrain(Strict, frozen=True):
         pretext: Tasks that are learned together, each where its geometry exists.
         weights: Weight of a task's loss, 1 where it is not named. Several losses are balanced first: each is divided
             by what an output of zeros would cost on the same slices, so that 1 means "knows nothing" for all [ours].
+        left_out: Slices that are neither learned from nor scored; fine-tuning and segmenting use all.
     """
 
     data: Data
     init: str | None = None
     pretext: Annotated[tuple[PretextName, ...], msgspec.Meta(min_length=1)] = ("positions",)
     weights: dict[PretextName, NonNegative] = {}
+    left_out: LeftOut = NONE_LEFT_OUT
     positions: Positions = Positions()
     crossings: Crossings = Crossings()
     location: Location = Location()

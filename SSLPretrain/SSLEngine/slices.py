@@ -26,13 +26,19 @@ from .geometry import crossing_line
 from .geometry import crossing_point
 from .geometry import long_axis
 from .geometry import plane_to_plane
+from .geometry import slice_positions
 from .pretext.base import Batch
 from .pretext.base import Geometry
 from .pretext.base import Host
 from .pretext.base import Pretext
+from .pretext.location import anatomical_direction
+from .settings import NONE_LEFT_OUT
 from .settings import Augmentation
 from .settings import Grid
+from .settings import LeftOut
+from .settings import Phases
 from .studies.crossings import same_frame
+from .studies.phases import ed_es_phases
 from .studies.study import Study
 from .studies.study import View
 
@@ -117,11 +123,23 @@ class Record:
 # From studies to slices
 
 
-def chosen_phases(view: View, count: int) -> list[int]:
-    """Phases to use: all for 0, else ``count`` of them evenly spaced from the first."""
-    if count == 0 or count >= view.phases:
+def chosen_phases(view: View, wanted: Phases) -> list[int]:
+    """Phases to use, as ``Grid.phases`` says: all for 0, else so many evenly spaced from the first, or ED and ES."""
+    if wanted == "ed-es":
+        return sorted(set(ed_es_phases(view)))
+    if wanted == 0 or wanted >= view.phases:
         return list(range(view.phases))
-    return sorted({round(k * view.phases / count) for k in range(count)})
+    return sorted({round(k * view.phases / wanted) for k in range(wanted)})
+
+
+def inner_slices(stack: Sequence[Host], left_out: LeftOut) -> list[int]:
+    """Which slices of a view are used, in its order: all but the outermost ones of a short-axis stack."""
+    direction = anatomical_direction(stack[0])
+    if stack[0].role != "sax" or direction is None:
+        return list(range(len(stack)))
+    from_base = slice_positions(stack[0].stack, direction).argsort()
+    end = max(left_out.basal, len(stack) - left_out.apical)
+    return sorted(from_base[left_out.basal : end].tolist())
 
 
 def standardise(pixels: npt.NDArray[np.float32], clip_percent: tuple[float, float]) -> npt.NDArray[np.float32]:
@@ -256,7 +274,18 @@ def landmark(study: Study) -> Array | None:
     return None if pixel is None or not host.contains(pixel) else host.to_patient(pixel)
 
 
-def study_records(study: Study, pretexts: Sequence[Pretext], grid: Grid, classes: Sequence[int]) -> Iterable[Record]:
+def crop_centre(study: Study, view: View, grid: Grid) -> Array | None:
+    """The point, LPS, round which a view's slices are cut, as ``Grid.centre`` says; None for each image's middle."""
+    return landmark(comparable(study, view)) if grid.centre == "crossing" else None
+
+
+def study_records(
+    study: Study,
+    pretexts: Sequence[Pretext],
+    grid: Grid,
+    classes: Sequence[int],
+    left_out: LeftOut = NONE_LEFT_OUT,
+) -> Iterable[Record]:
     """The slices of a study on the network's grid.
 
     Args:
@@ -264,28 +293,28 @@ def study_records(study: Study, pretexts: Sequence[Pretext], grid: Grid, classes
         pretexts: Tasks whose geometry is carried along.
         grid: The grid.
         classes: Label values, in the order of the class indices 1, 2, ...
+        left_out: Slices that are not wanted.
     """
     side = int(grid.patch * MARGIN) // 2 * 2
     for view in study.views:
         if view.role not in HOST_ROLES:
             continue
-        near = comparable(study, view)
-        guests, centre = guests_of(near), landmark(near)
+        near, centre = comparable(study, view), crop_centre(study, view, grid)
+        guests = guests_of(near)
         axis = anatomical_axis(guests)
         hosts = [network_plane(p, grid.spacing_mm, side, centre) for p in view.planes]
         boxes = [acquired_box(p, h) for p, h in zip(view.planes, hosts, strict=True)]
         others = {role: plane for role, plane in guests.items() if role != view.role}
         stacks = {role: planes for role, planes in stacks_of(near).items() if role != view.role}
-        described = [
-            {t.name: t.geometry(Host(h, view.role, others, view.planes, k, axis, stacks, study.side)) for t in pretexts}
-            for k, h in enumerate(hosts)
-        ]
+        stack = [Host(h, view.role, others, view.planes, k, axis, stacks, study.side) for k, h in enumerate(hosts)]
+        wanted = inner_slices(stack, left_out)
+        described = {k: {t.name: t.geometry(stack[k]) for t in pretexts} for k in wanted}
         for phase in chosen_phases(view, grid.phases):
             labels = view.labels(phase)
             images = standardise(view.pixels(phase), grid.clip_percent)
-            for k, host in enumerate(hosts):
-                image = resample(torch.from_numpy(images[k : k + 1]), view.planes[k], host)[0]
-                truth = None if labels is None else _class_map(labels[k], view.planes[k], host, classes)
+            for k in wanted:
+                image = resample(torch.from_numpy(images[k : k + 1]), view.planes[k], hosts[k])[0]
+                truth = None if labels is None else _class_map(labels[k], view.planes[k], hosts[k], classes)
                 info = SliceInfo(study.name, study.subject, view.role, view.name, k, phase, truth is not None)
                 yield Record(info, image.numpy().astype(np.float16), truth, boxes[k], described[k])
 

@@ -215,7 +215,8 @@ def targets(reporter: Reporter, study: str, pretrain: Mapping[str, Any]) -> str:
     settings = replace(settings, distortions=replace(settings.distortions, untouched=0.0))
     pretexts = make_pretexts(settings.pretext, settings)
     exam = read_study(Path(study), labels_suffix=settings.data.labels_suffix, progress=_tell(reporter))
-    slices = gather([exam], pretexts, settings.grid, [], torch.device("cpu"), reporter)
+    device = torch.device("cpu")
+    slices = gather([exam], pretexts, settings.grid, [], device, reporter, left_out=settings.left_out)
     pictures: dict[str, str | None] = {}
     for number, task in enumerate(pretexts):
         _tell(reporter)(number, len(pretexts), task.name)

@@ -40,16 +40,22 @@ from SSLEngine.settings import MaskRcnn
 from SSLEngine.settings import Network
 from SSLEngine.settings import Pretrain
 from SSLEngine.settings import Schedule
+from SSLEngine.settings import parse
 from SSLEngine.settings import plain
+from SSLEngine.slices import SliceSet
+from SSLEngine.slices import make_batch
+from SSLEngine.slices import study_records
 from SSLEngine.studies import Study
 from SSLEngine.studies import StudyError
 from SSLEngine.studies import View
 from SSLEngine.studies import read_study
+from toy_exams import off_centre
 from toy_exams import toy_study
 from toy_exams import write_toy_cohort
 
 NAME = DistortionPrediction.name
 WIDTHS = (4, 8, 8, 8)
+CPU = torch.device("cpu")
 WEIGHT = Distortions().background_weight
 GRID = Grid(patch=64, spacing_mm=3.0, phases=0)
 
@@ -122,6 +128,20 @@ def test_a_map_lies_on_its_image(role: str, index: int, pixel: tuple[int, int]) 
     assert found.scores.argmax() == index
     assert found.seen[index, pixel[1], pixel[0]]
     assert (found.maps[~found.seen] == 0).all()
+
+
+@pytest.mark.parametrize("centre", ["crossing", "image"])
+def test_it_looks_where_training_did(centre: str) -> None:
+    study, grid = off_centre(toy_study(3)), parse({"spacing_mm": 1.5, "patch": 32, "centre": centre}, Grid)
+    records = [r for r in study_records(study, [], grid, []) if r.info.role == "sax"]
+    shown = make_batch(SliceSet(records, 1.5, CPU), torch.arange(5), 32, None, torch.Generator()).images
+    network = Bright()
+    seen: list[torch.Tensor] = []
+    network.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+    Detector(network, card(grid=plain(grid)), CPU).look(study, study.views[0], 0)
+    # Training keeps slices as float16.
+    assert float((torch.cat(seen) - shown).abs().max()) < 0.01
+    assert float(shown.std()) > 0.5
 
 
 def test_the_probability_of_a_u_net_is_that_of_any_type() -> None:

@@ -91,6 +91,13 @@ def test_what_goes_in_comes_out(model: Path) -> None:
     assert [p.name for p in model.parent.iterdir()] == [model.name]
 
 
+def test_a_model_from_before_a_setting_was_there_has_its_default(model: Path) -> None:
+    grid = {k: v for k, v in plain(Grid(spacing_mm=2.5)).items() if k != "centre"}
+    _, found = load_model(rewritten(model, {"grid": grid}))
+    assert found.grid == plain(Grid(spacing_mm=2.5))
+    assert found.grid["centre"] == "crossing"
+
+
 def refused(path: Path) -> str:
     sentences = []
     for read in (load_model, read_card):

@@ -50,6 +50,7 @@ from SSLEngine.slices import landmark
 from SSLEngine.slices import network_plane
 from SSLEngine.studies import Study
 from SSLEngine.studies import read_study
+from toy_exams import off_centre
 from toy_exams import toy_study
 from toy_exams import write_toy_cohort
 
@@ -215,6 +216,23 @@ def test_planes_of_a_study_are_found_and_compared(settings: Crossings, make_orac
         assert np.array(plane["normal"]) @ acquired.normal > 0.99
     basal = min(study.views[0].planes, key=lambda p: float(p.centre @ np.array([0.7, -0.5, -0.5])))
     assert (truth["sax"] is basal) == (settings.stack_guest == "basal")
+
+
+def test_a_network_of_squares_round_the_middle_of_images_looks_there(make_oracle: MakeOracle) -> None:
+    study = off_centre(toy_study(5, slices=7))
+    oracle = make_oracle(guests_of(study), Crossings())
+    card = card_of(Crossings(), ["2ch", "4ch", "sax"])
+    seen: list[Plane] = []
+    oracle.register_forward_pre_hook(lambda _, arguments: seen.extend(oracle.hosts[: len(arguments[0])]))
+    for centre in ("crossing", "image"):
+        seen.clear()
+        made = replace(card, grid={**card.grid, "spacing_mm": 1.5, "patch": 64, "centre": centre})
+        planes = predict_planes(oracle, made, study, torch.device("cpu"))  # type: ignore[arg-type]
+        assert max(p["error_mm"] for p in planes) < 0.5
+        assert [plane.size[0] for plane in seen] == ([96] * 9 + [64] * 9 if centre == "crossing" else [64] * 9)
+        # The middles of the short-axis images lie 31 mm from the crossing.
+        away = [np.linalg.norm(a.centre - b.centre) for a, b in zip(seen[-9:-2], study.views[0].planes, strict=True)]
+        assert np.allclose(away, np.hypot(25, 18) if centre == "crossing" else 0, atol=0.5)
 
 
 def test_a_plane_that_was_not_acquired_is_proposed_and_has_no_error(make_oracle: MakeOracle) -> None:

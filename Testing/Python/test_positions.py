@@ -14,6 +14,7 @@ import torch
 from SSLEngine.geometry import Array
 from SSLEngine.geometry import Plane
 from SSLEngine.geometry import long_axis
+from SSLEngine.geometry import plane_angle_deg
 from SSLEngine.geometry import planes_of_volume
 from SSLEngine.pretext import TASKS
 from SSLEngine.pretext import make_pretexts
@@ -26,6 +27,8 @@ from SSLEngine.settings import Pretrain
 from SSLEngine.settings import parse
 
 STEP = 12.0
+CROSS, GRID = (Positions(layout=layout, step_mm=STEP) for layout in ("cross", "grid"))
+LAYOUTS = {"cross": CROSS, "grid": GRID}
 #: A small turn of the whole patient: everything is oblique, and no sign of an anatomical direction changes.
 TURN = np.linalg.qr(np.array([[1.0, 0.2, -0.15], [-0.2, 1.0, 0.1], [0.15, -0.1, 1.0]]))[0]
 TURN = TURN * np.sign(np.diag(TURN))
@@ -48,18 +51,18 @@ def short_axis() -> Host:
 
 
 def patient(host: Host, layout: str) -> Array:
-    return host.plane.to_patient(position_centres(host, layout, STEP))
+    return host.plane.to_patient(position_centres(host, LAYOUTS[layout]))
 
 
 def test_the_cross_on_a_short_axis_slice_is_where_it_was_worked_out_by_hand() -> None:
     # 12 mm are 6 columns of 2 mm towards the left and 4 rows of 3 mm towards the feet.
     by_hand = [(30, 12), (30, 16), (18, 20), (24, 20), (30, 20), (36, 20), (42, 20), (30, 24), (30, 28)]
-    assert np.allclose(position_centres(short_axis(), "cross", STEP), by_hand, atol=1e-6)
+    assert np.allclose(position_centres(short_axis(), CROSS), by_hand, atol=1e-6)
 
 
 def test_the_grid_is_read_along_u_then_along_v() -> None:
     by_hand = [(24, 16), (30, 16), (36, 16), (24, 20), (30, 20), (36, 20), (24, 24), (30, 24), (36, 24)]
-    assert np.allclose(position_centres(short_axis(), "grid", STEP), by_hand, atol=1e-6)
+    assert np.allclose(position_centres(short_axis(), GRID), by_hand, atol=1e-6)
 
 
 def turned(plane: Plane, flip_x: bool, flip_y: bool, swap: bool = False) -> Plane:
@@ -110,30 +113,70 @@ def test_long_axis_hosts_run_along_the_short_axis_line_and_from_base_to_apex(hos
     assert np.allclose(points[8] - points[4], -2 * STEP * TO_BACK, atol=1e-6)
     upside_down = patient(replace(host, axis=TO_BACK), "cross")
     assert np.allclose(upside_down[[0, 8, 4, 6]], points[[8, 0, 4, 6]], atol=1e-6)
-    assert np.isnan(position_centres(replace(host, axis=None), "cross", STEP)).all()
+    assert np.isnan(position_centres(replace(host, axis=None), CROSS)).all()
 
 
 def test_nothing_is_taught_where_the_planes_do_not_tell_it() -> None:
     host = short_axis()
-    assert np.isnan(position_centres(replace(host, role="3ch"), "cross", STEP)).all()
-    assert np.isnan(position_centres(replace(host, guests={"4ch": host.guests["4ch"]}), "cross", STEP)).all()
+    assert np.isnan(position_centres(replace(host, role="3ch"), CROSS)).all()
+    assert np.isnan(position_centres(replace(host, guests={"4ch": host.guests["4ch"]}), CROSS)).all()
     parallel = {"4ch": host.guests["4ch"], "2ch": host.plane}
-    assert np.isnan(position_centres(replace(host, guests=parallel), "cross", STEP)).all()
+    assert np.isnan(position_centres(replace(host, guests=parallel), CROSS)).all()
     # A 2-chamber plane whose image ends before it reaches this slice.
     away = replace(host.guests["2ch"], origin=host.guests["2ch"].origin + 60 * TO_BACK)
-    assert np.isnan(position_centres(replace(host, guests={**host.guests, "2ch": away}), "cross", STEP)).all()
+    assert np.isnan(position_centres(replace(host, guests={**host.guests, "2ch": away}), CROSS)).all()
     assert not PositionPrediction(Positions()).geometry(replace(host, role="3ch")).present
+
+
+def rotated(plane: Plane, axis: Array, degrees: float) -> Plane:
+    """The plane turned about an axis through the point where the planes meet."""
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+
+    def turn(v: Array) -> Array:
+        return c * v + s * np.cross(axis, v) + (1 - c) * (axis @ v) * axis
+
+    origin = MEETING + turn(plane.origin - MEETING)
+    return replace(plane, origin=origin, x_direction=turn(plane.x_direction), y_direction=turn(plane.y_direction))
+
+
+@pytest.mark.parametrize(
+    ("degrees", "least", "present"), [(16, None, True), (14, None, False), (14, 13, True), (31, 32, False)]
+)
+def test_planes_that_meet_the_slice_at_too_small_an_angle_teach_nothing(
+    degrees: float, least: float | None, present: bool
+) -> None:
+    host = short_axis()
+    # Turned about the line in which it cuts the slice: the line stays, the angle becomes this one.
+    flat = rotated(host.guests["4ch"], RIGHT_TO_LEFT, 90 - degrees)
+    assert plane_angle_deg(host.plane, flat) == pytest.approx(degrees)
+    settings = Positions(step_mm=STEP) if least is None else Positions(step_mm=STEP, min_angle_deg=least)
+    points = PositionPrediction(settings).geometry(replace(host, guests={**host.guests, "4ch": flat})).points
+    assert np.isfinite(points).any() == present
+
+
+@pytest.mark.parametrize(
+    ("degrees", "least", "present"), [(21, None, True), (19, None, False), (19, 18, True), (41, 42, False)]
+)
+def test_lines_that_meet_at_too_small_an_angle_teach_nothing(
+    degrees: float, least: float | None, present: bool
+) -> None:
+    host = short_axis()
+    # The 2-chamber line runs at a right angle to the 4-chamber one; turned in the slice, it comes near to it.
+    near = rotated(host.guests["2ch"], TO_BACK, 90 - degrees)
+    settings = Positions(step_mm=STEP) if least is None else Positions(step_mm=STEP, min_line_angle_deg=least)
+    points = PositionPrediction(settings).geometry(replace(host, guests={**host.guests, "2ch": near})).points
+    assert np.isfinite(points).any() == present
 
 
 def test_positions_that_leave_the_image_are_dropped_and_the_others_stay() -> None:
     host = short_axis()
     near_border = replace(host, plane=facing(MEETING, RIGHT_TO_LEFT, TO_FEET, (2.0, 3.0), (9.0, 2.0)))
-    found = position_centres(near_border, "cross", STEP)
+    found = position_centres(near_border, CROSS)
     # Two steps left of column 9 is -3, one step is column 3; one step above row 2 is -2.
     assert np.isnan(found[[0, 1, 2]]).all()
     assert np.allclose(found[[3, 4, 5]], [(3, 2), (9, 2), (15, 2)], atol=1e-6)
     outside = replace(host, plane=facing(MEETING, RIGHT_TO_LEFT, TO_FEET, (2.0, 3.0), (-3.0, 20.0)))
-    assert np.isnan(position_centres(outside, "cross", STEP)).all()
+    assert np.isnan(position_centres(outside, CROSS)).all()
 
 
 def test_the_crossing_point_of_a_real_exam_lies_in_the_left_ventricle(shared_data: Path) -> None:
@@ -150,7 +193,7 @@ def test_the_crossing_point_of_a_real_exam_lies_in_the_left_ventricle(shared_dat
     middles = []
     for k in range(1, 5):
         host = Host(stack[k], "sax", {"2ch": two, "4ch": four}, stack, k, axis)
-        points = position_centres(host, "cross", 30.0)
+        points = position_centres(host, Positions())
         column, row = np.rint(points[4]).astype(int)
         middles.append(int(labels[k, row, column]))
         # Two steps to the right along the 4-chamber line lies the right side, to the left the lung: never the LV.

@@ -35,6 +35,7 @@ from SSLEngine.settings import Augmentation
 from SSLEngine.settings import Crossings
 from SSLEngine.settings import Data
 from SSLEngine.settings import Grid
+from SSLEngine.settings import LeftOut
 from SSLEngine.settings import Location
 from SSLEngine.settings import Network
 from SSLEngine.settings import Pretrain
@@ -486,6 +487,21 @@ def weights_after(given: Pretrain, folder: Path) -> dict[str, torch.Tensor]:
     folder.mkdir(exist_ok=True)
     network, _ = pretrain_on(given, [toy_study(k, slices=7) for k in range(2)], Reporter(folder))
     return {k: v.clone() for k, v in network.state_dict().items()}
+
+
+@pytest.mark.parametrize(("left_out", "slices"), [({}, 9), ({"basal": 1}, 8), ({"basal": 1, "apical": 2}, 6)])
+def test_slices_that_are_left_out_are_not_learned_from(left_out: dict[str, int], slices: int, tmp_path: Path) -> None:
+    given = Pretrain(
+        data=Data(path="toy"),
+        pretext=("crossings",),
+        left_out=LeftOut(**left_out),
+        grid=SMALL,
+        network=Network(widths=(4, 8, 8)),
+        schedule=Schedule(steps=1, batch=2),
+        device="cpu",
+    )
+    pretrain_on(given, [toy_study(0, slices=7)], Reporter(tmp_path))
+    assert f"; {slices} slices for crossings; " in (tmp_path / "events.jsonl").read_text(encoding="utf-8")
 
 
 def test_a_run_with_four_tasks_resumes_exactly(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import pytest
 import torch
 
 from SSLEngine import samples
+from SSLEngine import tasks
 from SSLEngine.jobs import Reporter
 from SSLEngine.networks.unet import TaskUNet
+from SSLEngine.phantom import write_study
 from SSLEngine.pretext.base import Batch
 from SSLEngine.pretext.base import Geometry
 from SSLEngine.settings import Augmentation
@@ -20,11 +23,13 @@ from SSLEngine.settings import Schedule
 from SSLEngine.slices import Record
 from SSLEngine.slices import SliceInfo
 from SSLEngine.slices import SliceSet
+from SSLEngine.studies import StudyError
 from SSLEngine.targets import Segmentation
 from SSLEngine.training import Run
 from SSLEngine.training import Stream
 from SSLEngine.training import make_deterministic
 from SSLEngine.training import train
+from toy_exams import toy_study
 
 SIDE, PATCH = 48, 32
 
@@ -159,6 +164,21 @@ def test_slices_without_a_target_are_passed_over() -> None:
     assert samples.with_target(slices, Halves(), torch.tensor([1, 2, 3])).tolist() == [2]
     # The even slices have labels, but no structure in them.
     assert samples.with_target(slices, Segmentation(1), torch.arange(4)).tolist() == [1, 3]
+
+
+def test_a_preview_leaves_out_what_training_does(tmp_path: Path) -> None:
+    study = toy_study(0)
+    study.views = study.views[:1]
+    write_study(study, tmp_path / "exam")
+    (tmp_path / "exam" / "study.json").write_text(json.dumps({"roles": {"sax": "sax"}}), encoding="utf-8")
+    grid = {"spacing_mm": 6, "patch": 32}
+    chosen = {"data": {"path": str(tmp_path)}, "grid": grid, "left_out": {"basal": 3, "apical": 2}}
+    (tmp_path / "job").mkdir()
+    with pytest.raises(StudyError, match="leave out fewer slices"):
+        tasks.targets(Reporter(tmp_path / "job"), str(tmp_path / "exam"), chosen)
+    tasks.targets(Reporter(tmp_path / "job"), str(tmp_path / "exam"), {**chosen, "left_out": {"basal": 4}})
+    drawn = json.loads((tmp_path / "job" / tasks.TARGETS_FILE).read_text(encoding="utf-8"))
+    assert (drawn["crossings"], drawn["restoration"]) == (None, "restoration.png")
 
 
 def test_a_target_picture_is_written_only_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,11 @@ from SSLEngine.segment import segment_study
 from SSLEngine.segment import voxel_ml
 from SSLEngine.segment import write_segmentation
 from SSLEngine.settings import Grid
+from SSLEngine.settings import parse
 from SSLEngine.settings import plain
+from SSLEngine.slices import SliceSet
+from SSLEngine.slices import make_batch
+from SSLEngine.slices import study_records
 from SSLEngine.structures import structure
 from SSLEngine.structures import terminology_entry
 from SSLEngine.studies import Study
@@ -33,8 +37,10 @@ from toy_exams import AXIS
 from toy_exams import INFERIOR
 from toy_exams import LATERAL
 from toy_exams import laid
+from toy_exams import off_centre
 from toy_exams import toy_study
 
+CPU = torch.device("cpu")
 #: Values as a file might have them: not in order, with a hole.
 VALUES = {"LV cavity": 7, "LV myocardium": 3}
 
@@ -113,6 +119,22 @@ def test_labels_lie_on_the_structures_and_on_the_images_own_grid(tmp_path: Path,
     # Pixels of 5 x 6 mm through a grid of 2.5 mm and back: only borders may differ.
     assert overlap(labels, truth, 7, 1) > 0.9
     assert overlap(labels, truth, 3, 2) > 0.75
+
+
+@pytest.mark.parametrize("centre", ["crossing", "image"])
+def test_it_looks_where_training_did(centre: str) -> None:
+    study, grid = off_centre(toy_study(3)), parse({"spacing_mm": 1.5, "patch": 32, "centre": centre}, Grid)
+    records = [r for r in study_records(study, [], grid, []) if r.info.role == "sax"]
+    shown = make_batch(SliceSet(records, 1.5, CPU), torch.arange(5), 32, None, torch.Generator()).images
+    network = Threshold()
+    seen: list[torch.Tensor] = []
+    network.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+    Segmenter(network, replace(card(), grid=plain(grid)), CPU).segment(study, study.views[0], 0)  # type: ignore[arg-type]
+    # Round the middle of the image, what is found lies to one side, as in training: it is not looked at again.
+    assert len(seen) == 1
+    # Training keeps slices as float16.
+    assert float((seen[0] - shown).abs().max()) < 0.01
+    assert float(shown.std()) > 0.5
 
 
 def test_slicer_finds_names_colours_and_codes(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from SSLEngine.geometry import MIN_LINE_ANGLE_DEG
+from SSLEngine.geometry import MIN_PLANE_ANGLE_DEG
 from SSLEngine.settings import KINDS
 from SSLEngine.settings import Finetune
 from SSLEngine.settings import LabelStudy
@@ -52,7 +54,15 @@ def test_settings_survive_the_way_through_json() -> None:
         ({"network": {"kind": "transformer"}}, "network.kind"),
         ({"pretext": []}, "pretext"),
         ({"pretext": ["No Name"]}, "pretext"),
+        ({"grid": {"phases": -1}}, "grid.phases"),
+        ({"grid": {"phases": 1.5}}, "grid.phases"),
+        ({"grid": {"phases": "es"}}, "grid.phases"),
+        ({"grid": {"centre": "heart"}}, "grid.centre"),
+        ({"left_out": {"basal": -1}}, "left_out.basal"),
+        ({"left_out": {"middle": 1}}, "middle"),
         ({"positions": {"layout": "ring"}}, "positions.layout"),
+        ({"positions": {"min_angle_deg": 0}}, "positions.min_angle_deg"),
+        ({"positions": {"min_line_angle_deg": 90}}, "positions.min_line_angle_deg"),
         ({"augmentation": {"scale": 0.5}}, "augmentation.scale"),
         ({"augmentations": {}}, "augmentations"),
     ],
@@ -66,6 +76,17 @@ def test_a_wrong_field_is_named_in_one_sentence(change: dict[str, Any], word: st
     assert sentence.count("(") == sentence.count(")")
     assert sentence.count("`") % 2 == 0
     assert "\n" not in sentence
+
+
+def test_a_job_that_does_not_know_the_newer_settings_runs_as_it_did() -> None:
+    old = {"spacing_mm": 1.75, "patch": 144, "clip_percent": [1.0, 99.0], "phases": 2}
+    positions = {"layout": "cross", "step_mm": 30.0, "half_size_mm": 8.0, "background_weight": 0.1, "dice": 1.0}
+    made = parse({**DATA, "grid": old, "positions": positions}, Pretrain)
+    assert made == parse(DATA, Pretrain)
+    assert (made.grid.centre, made.left_out.basal, made.left_out.apical) == ("crossing", 0, 0)
+    assert made.positions.min_angle_deg == made.crossings.min_angle_deg == MIN_PLANE_ANGLE_DEG
+    assert made.positions.min_line_angle_deg == MIN_LINE_ANGLE_DEG
+    assert parse({**DATA, "grid": {"phases": "ed-es"}}, Pretrain).grid.phases == "ed-es"
 
 
 @pytest.mark.parametrize("change", [{"transfer": "half"}, {"labelled": -1}, {"init": 3}, {"label_names": {"1": 2}}])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,14 +15,19 @@ from hypothesis import strategies as st
 
 from SSLEngine.geometry import Plane
 from SSLEngine.geometry import crossing_line
+from SSLEngine.jobs import Reporter
+from SSLEngine.phantom.heart import draw_body
+from SSLEngine.phantom.heart_views import lay_heart_planes
 from SSLEngine.pretext import make_pretexts
 from SSLEngine.pretext.base import Batch
 from SSLEngine.pretext.base import Geometry
 from SSLEngine.pretext.crossings import Crossing
 from SSLEngine.pretext.positions import PositionPrediction
+from SSLEngine.runs import gather
 from SSLEngine.settings import Augmentation
 from SSLEngine.settings import Crossings
 from SSLEngine.settings import Grid
+from SSLEngine.settings import LeftOut
 from SSLEngine.settings import Positions
 from SSLEngine.settings import Pretrain
 from SSLEngine.settings import parse
@@ -40,8 +46,10 @@ from SSLEngine.slices import stacks_of
 from SSLEngine.slices import standardise
 from SSLEngine.slices import study_records
 from SSLEngine.studies import Study
+from SSLEngine.studies import StudyError
 from SSLEngine.studies import View
 from toy_exams import AXIS
+from toy_exams import off_centre
 from toy_exams import toy_study
 
 SIDE, PATCH, SPACING = 120, 80, 2.5
@@ -316,6 +324,123 @@ def test_phases_are_spread_over_the_cycle() -> None:
     assert chosen_phases(view(25), 2) == [0, 12]
     assert chosen_phases(view(8), 4) == [0, 2, 4, 6]
     assert chosen_phases(view(3), 0) == [0, 1, 2]
+    assert chosen_phases(view(25), 1) == [0]
+
+
+def test_end_diastole_and_end_systole_are_chosen_by_the_header() -> None:
+    view = toy_study(0).views[0]
+    for phases, wanted in ((1, [0]), (2, [0, 1]), (25, [0, 9])):
+        view.phases = phases
+        assert chosen_phases(view, "ed-es") == wanted
+    # The second half of the cycle was sampled twice as densely: a third of the time is later than a third of the list.
+    view.phases, view.trigger_times = 9, (0, 200, 400, 500, 600, 700, 800, 900, 950)
+    assert chosen_phases(view, "ed-es") == [0, 2]
+    study = toy_study(4, phases=8)
+    grid = parse({"spacing_mm": 6, "patch": 32, "phases": "ed-es"}, Grid)
+    records = [r for r in study_records(study, [], grid, [1]) if r.info.role == "2ch"]
+    assert [r.info.phase for r in records] == [0, 3]
+    # The toy heart contracts: its cavity is smaller at the later one.
+    areas = [int((r.labels == 1).sum()) for r in records]
+    assert areas[1] < 0.8 * areas[0]
+
+
+# ---------------------------------------------------------------------------------------------
+# Which slices
+
+
+def kept(study: Study, **left_out: int) -> dict[str, list[int]]:
+    """Indices of the slices that are used, by role."""
+    grid = parse({"spacing_mm": 8, "patch": 32, "phases": 1}, Grid)
+    found: dict[str, list[int]] = {}
+    for record in study_records(study, [], grid, [], LeftOut(**left_out)):
+        found.setdefault(record.info.role, []).append(record.info.index)
+    return found
+
+
+@pytest.mark.parametrize("long_axis_views", [True, False])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_basal_end_is_that_of_the_phantoms_long_axis(seed: int, long_axis_views: bool) -> None:
+    """The phantom lays its stacks from base to apex or the other way round, as the seed has it."""
+    rng = np.random.default_rng(seed)
+    body = draw_body(rng)
+    base, apex = body.shape.to_patient([(0, 0, 0), (0, 0, body.shape.apex)])
+    roles = ("sax", "2ch", "3ch", "4ch") if long_axis_views else ("sax",)
+    planes = {role: stack for role, stack in lay_heart_planes(body.shape, rng).items() if role in roles}
+    study = Study("s", Path("s"), [as_view(role, stack) for role, stack in planes.items()], organ="heart")
+    from_base = np.argsort([(plane.centre - base) @ (apex - base) for plane in planes["sax"]]).tolist()
+    assert from_base in (sorted(from_base), sorted(from_base)[::-1])
+    rest = {role: [0] for role in roles[1:]}
+    assert kept(study, basal=2) == {"sax": sorted(from_base[2:]), **rest}
+    assert kept(study, apical=3) == {"sax": sorted(from_base[:-3]), **rest}
+    assert kept(study, basal=1, apical=2) == {"sax": sorted(from_base[1:-2]), **rest}
+
+
+def as_view(role: str, planes: list[Plane]) -> View:
+    columns, rows = planes[0].size
+    pixels = np.random.default_rng(0).random((len(planes), rows, columns)).astype(np.float32)
+    return View(role, Path(role), planes, 1, lambda _: pixels, role=role)
+
+
+def test_phantoms_of_both_directions_are_among_those() -> None:
+    ways = set()
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        body = draw_body(rng)
+        stack = lay_heart_planes(body.shape, rng)["sax"]
+        ways.add(bool((stack[-1].centre - stack[0].centre) @ body.shape.axes[2] > 0))
+    assert ways == {True, False}
+
+
+def test_left_out_slices_change_nothing_for_the_others() -> None:
+    study = toy_study(6)
+    tasks = make_pretexts(["crossings", "location"], parse({"data": {"path": "."}}, Pretrain))
+    grid = parse({"spacing_mm": 6, "patch": 32}, Grid)
+    everything = list(study_records(study, tasks, grid, [1, 2]))
+    some = list(study_records(study, tasks, grid, [1, 2], LeftOut(basal=1, apical=2)))
+    assert [r.info.index for r in some if r.info.role == "sax"] == [1, 2]
+    for record in some:
+        [same] = [r for r in everything if r.info == record.info]
+        assert np.array_equal(record.image, same.image)
+        # A slice keeps its place in the whole stack.
+        assert np.array_equal(record.geometry["location"].values, same.geometry["location"].values, equal_nan=True)
+        assert np.array_equal(record.geometry["crossings"].lines, same.geometry["crossings"].lines, equal_nan=True)
+
+
+def test_a_knees_stacks_have_no_base() -> None:
+    study = toy_study(6)
+    for view, role in zip(study.views, ("sag", "cor", "ax"), strict=True):
+        view.role = role
+    study.side = "left"
+    assert kept(study, basal=1, apical=1) == {"sag": [0, 1, 2, 3, 4], "cor": [0], "ax": [0]}
+
+
+@pytest.mark.parametrize(("basal", "apical"), [(5, 0), (0, 5), (3, 2), (0, 7), (9, 9)])
+def test_of_a_short_stack_nothing_is_left(basal: int, apical: int) -> None:
+    study = toy_study(6)
+    assert kept(study, basal=basal, apical=apical) == {"2ch": [0], "4ch": [0]}
+    study.views = study.views[:1]
+    grid = parse({"spacing_mm": 6, "patch": 32}, Grid)
+    with pytest.raises(StudyError, match="leave out fewer slices"):
+        gather([study], [], grid, [], torch.device("cpu"), Reporter(None), left_out=LeftOut(basal=basal, apical=apical))
+
+
+# ---------------------------------------------------------------------------------------------
+# Where slices are cut
+
+
+def test_squares_lie_round_the_crossing_or_the_middle_of_the_image() -> None:
+    study = off_centre(toy_study(4))
+    [crossing, image] = [
+        list(study_records(study, [PositionPrediction(Positions())], Grid(spacing_mm=1.5, patch=32, centre=c), []))
+        for c in ("crossing", "image")
+    ]
+    # The crossing lies 25 mm to the left and 18 mm down of the middle of short-axis images.
+    for near, plain in zip(crossing, image, strict=True):
+        points = near.geometry["positions"].points[4], plain.geometry["positions"].points[4]
+        assert np.allclose(points[0], 23.5, atol=1e-6)
+        away = [-25 / 1.5, 18 / 1.5] if near.info.role == "sax" else [0, 0]
+        assert np.allclose(points[1] - 23.5, away, atol=1e-6)
+    assert Grid().centre == "crossing"
 
 
 def test_records_of_a_study_carry_what_its_planes_tell() -> None:

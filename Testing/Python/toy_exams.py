@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,15 @@ def _view(name: str, planes: list[Plane], centre: Array, phases: int, wall: floa
         role=name,
         label_names=NAMES,
     )
+
+
+def off_centre(study: Study) -> Study:
+    """The study with short-axis images that show its crossing 5 columns left and 3 rows down of their middle."""
+    sax, (dx, dy) = study.views[0], SPACING
+    planes = [replace(p, origin=p.origin + 5 * dx * p.x_direction - 3 * dy * p.y_direction) for p in sax.planes]
+    pixels = np.roll(sax.pixels(0), (3, -5), axis=(1, 2))
+    shown = replace(sax, planes=planes, phases=1, read_pixels=lambda _: pixels, read_labels=None)
+    return replace(study, views=[shown, *study.views[1:]])
 
 
 def write_toy_cohort(folder: Path, count: int, phases: int = 1) -> Path:

@@ -56,29 +56,23 @@ def orient(host: Host, line_of_u: Array, line_of_v: Array) -> tuple[Array, Array
     return towards(line_of_u, LEFT if host.role == "4ch" else FEET), towards(line_of_v, host.axis)
 
 
-def position_centres(host: Host, layout: str, step_mm: float) -> Array:
-    """Centres of the nine positions in host pixels, ``(9, 2)``; NaN where the geometry does not exist.
-
-    Args:
-        host: The slice and the planes that cross it.
-        layout: ``grid`` or ``cross``.
-        step_mm: Distance between neighbours.
-    """
+def position_centres(host: Host, settings: Positions) -> Array:
+    """Centres of the nine positions in host pixels, ``(9, 2)``; NaN where the geometry does not exist."""
     missing = np.full((9, 2), np.nan)
-    names = GUESTS.get(host.role)
+    names, least = GUESTS.get(host.role), settings.min_angle_deg
     guests = [host.guests[n] for n in names if n in host.guests] if names else []
-    if len(guests) != 2 or any(crossing_segment(host.plane, g) is None for g in guests):
+    if len(guests) != 2 or any(crossing_segment(host.plane, g, least) is None for g in guests):
         return missing
-    lines = [crossing_line(host.plane, g) for g in guests]
+    lines = [crossing_line(host.plane, g, least) for g in guests]
     if lines[0] is None or lines[1] is None:
         return missing
-    centre = crossing_point(lines[0], lines[1], host.plane.spacing)
+    centre = crossing_point(lines[0], lines[1], host.plane.spacing, settings.min_line_angle_deg)
     if centre is None or not host.plane.contains(centre):
         return missing
     directions = orient(host, *(line_direction(line, host.plane) for line in lines if line is not None))
     if directions is None:
         return missing
-    steps = np.array(LAYOUTS[layout], dtype=float) * step_mm
+    steps = np.array(LAYOUTS[settings.layout], dtype=float) * settings.step_mm
     points = host.plane.to_patient(centre) + steps @ np.stack(directions)
     pixels = host.plane.to_pixel(points)
     # A position whose centre leaves the image becomes background.
@@ -97,7 +91,7 @@ class PositionPrediction:
 
     def geometry(self, host: Host) -> Geometry:
         """The nine centres as points."""
-        return Geometry(points=position_centres(host, self.settings.layout, self.settings.step_mm))
+        return Geometry(points=position_centres(host, self.settings))
 
     def distort(self, batch: Batch, generator: torch.Generator) -> None:
         """Leaves the image as it is."""
