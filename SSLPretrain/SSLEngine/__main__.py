@@ -506,7 +506,7 @@ def _show(done: int, total: int, message: str = "") -> None:
 
 
 def _say(arguments: argparse.Namespace, document: Any, text: str) -> None:
-    print(json.dumps(document, allow_nan=False) if arguments.json else text)
+    print(json.dumps(document, allow_nan=False) if arguments.json else text, flush=True)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -655,6 +655,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _task(given[0], Path(given[2]))
         arguments = build_parser().parse_args(given)
         code: int = arguments.run(arguments)
+    except BrokenPipeError:
+        # Whoever reads has seen enough, as in "inspect exams | head"; what is left must not fail at the very end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return jobs.EXIT_OTHER
     except BaseException as error:
         if isinstance(error, SystemExit):
             raise

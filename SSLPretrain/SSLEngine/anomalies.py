@@ -211,7 +211,7 @@ def find(
     network, card = load_model(model)
     detector = Detector(network, card, choose_device(device))
     exam = read_study(study, labels_suffix=labels_suffix)
-    views = ordered(fitting_views(exam, card.roles))
+    views = ordered(fitting_views(exam, card))
     work = [(view, phase) for view in views for phase in range(view.phases)]
     found: dict[str, list[Found]] = {}
     for number, (view, phase) in enumerate(work):
@@ -281,12 +281,13 @@ def _write(path: Path, view: View, maps: Sequence[Maps], part: slice) -> None:
 
 
 def table(document: Mapping[str, Any]) -> str:
-    """The document as lines of text: each view's highest slice."""
+    """The document as lines of text: each view's highest slice, slices and phases counted from 1."""
     rows = [f"{'view':<20} {'highest':>8} {'z':>6}  slice"]
     for view in document["views"]:
         top = max(view["slices"], key=lambda s: s["score"])
         z = "-" if top["z"] is None else f"{top['z']:.1f}"
-        rows.append(f"{view['view'][:20]:<20} {top['score']:>8.3f} {z:>6}  {top['slice']}, phase {top['phase']}")
+        place = f"{top['slice'] + 1}, phase {top['phase'] + 1}"
+        rows.append(f"{view['view'][:20]:<20} {top['score']:>8.3f} {z:>6}  {place}")
     return "\n".join([*rows, *(v["file"] for v in document["views"])])
 
 
@@ -364,7 +365,7 @@ def measure(detector: Detector, normal: Iterable[Study], abnormal: Iterable[Stud
 
 def _scored(detector: Detector, study: Study) -> Iterator[tuple[float, Maps, npt.NDArray[np.bool_]]]:
     """Score, pixels and lesion of every slice of a study, inside the network's patch."""
-    for view in fitting_views(study, detector.card.roles):
+    for view in fitting_views(study, detector.card):
         for phase in range(view.phases):
             found, labels = detector.look(study, view, phase), view.labels(phase)
             for k, score in enumerate(found.scores):

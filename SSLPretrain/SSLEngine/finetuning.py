@@ -12,6 +12,7 @@ import torch
 from .class_training import finetune_classifier
 from .jobs import Reporter
 from .models import HEADS
+from .models import MAX_STRUCTURES
 from .models import PARTS
 from .models import SEGMENTATION_HEADS
 from .models import Card
@@ -228,7 +229,11 @@ def _multitask_pretexts(settings: Finetune, start: Start) -> list[Pretext]:
 
 
 def label_names(studies: Sequence[Study], known: Mapping[int, str], settings: Finetune) -> dict[int, str]:
-    """Label values that occur in the studies, in increasing order, with their names."""
+    """Label values that occur in the studies, in increasing order, with their names.
+
+    Raises:
+        StudyError: There are none, or more than a network tells apart.
+    """
     values: set[int] = set()
     given: dict[int, str] = dict(known)
     for study in studies:
@@ -242,6 +247,12 @@ def label_names(studies: Sequence[Study], known: Mapping[int, str], settings: Fi
     values.discard(0)
     if not values:
         msg = f"The label maps in {settings.data.path} are empty; draw at least one structure."
+        raise StudyError(msg)
+    if len(values) > MAX_STRUCTURES:
+        msg = (
+            f"The label maps in {settings.data.path} hold {len(values)} different values; {MAX_STRUCTURES} structures "
+            "are the most that can be learned: check that they are label maps, or merge labels."
+        )
         raise StudyError(msg)
     return {v: given.get(v, f"Label {v}") for v in sorted(values)}
 

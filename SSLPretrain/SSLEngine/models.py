@@ -47,6 +47,8 @@ SEGMENTATION = "segmentation"
 #: No description of a network or grid is believed beyond these.
 MAX_CHANNELS, MAX_PATCH, MAX_GROUPS = 4096, 4096, 256
 MAX_REGIONS, MAX_ANCHOR_MM, MAX_ASPECT = 2000, 2000.0, 100.0
+#: Structures that a network tells apart, whose indices are bytes, and the largest value of one in a label map.
+MAX_STRUCTURES, MAX_LABEL_VALUE = 255, 32767
 
 #: A transfer that fits less than this share of the wanted weights is refused.
 MIN_FIT = 0.8
@@ -215,8 +217,8 @@ def _read(path: Path, weights: bool) -> tuple[Card, dict[str, torch.Tensor]]:
 class _Label(msgspec.Struct):
     """What every entry of ``Card.labels`` must hold."""
 
-    index: Annotated[int, msgspec.Meta(ge=1, le=255)]
-    value: Annotated[int, msgspec.Meta(ge=1, le=255)]
+    index: Annotated[int, msgspec.Meta(ge=1, le=MAX_STRUCTURES)]
+    value: Annotated[int, msgspec.Meta(ge=1, le=MAX_LABEL_VALUE)]
     name: str
     colour: tuple[float, float, float]
     category: tuple[str, str, str]
@@ -305,11 +307,12 @@ class TransferReport:
 
     def table(self) -> str:
         """A few lines for the log: counts by part."""
-        rows = ["part            loaded   new  skipped"]
         parts = sorted({_part(n) for n in (*self.loaded, *self.new, *self.skipped)})
+        width = max(map(len, ("part", *parts)))
+        rows = [f"{'part':<{width}}  loaded   new  skipped"]
         for part in parts:
             counts = [sum(_part(n) == part for n in names) for names in (self.loaded, self.new, self.skipped)]
-            rows.append(f"{part:<14}{counts[0]:>8}{counts[1]:>6}{counts[2]:>9}")
+            rows.append(f"{part:<{width}}{counts[0]:>8}{counts[1]:>6}{counts[2]:>9}")
         return "\n".join(rows)
 
 

@@ -67,7 +67,7 @@ def read_exams(data: Data, reporter: Reporter) -> Cohort:
         progress=reporter.reading,
     )
     for item in cohort.irregularities[:50]:
-        reporter.event("warning", message=f"{item.where}: {item.what}; {item.consequence}.")
+        reporter.event("warning", message=f"{item.told}; {item.consequence}.")
     return cohort
 
 

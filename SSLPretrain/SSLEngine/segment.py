@@ -42,11 +42,13 @@ from .structures import terminology_entry
 from .studies import Study
 from .studies import StudyError
 from .studies import View
+from .studies.study import UNKNOWN
 from .studies.volumes import itk_image
 from .studies.volumes import write_image
 from .training import autocast
 
-LabelMap = npt.NDArray[np.uint8]
+LabelMap = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+ClassMap = npt.NDArray[np.uint8]
 EXTENSION = ".seg.nrrd"
 
 #: Slices that go through the network together.
@@ -99,13 +101,18 @@ class Segmenter:
         self.grid = parse(card.grid, Grid)
 
     @property
-    def values(self) -> npt.NDArray[np.uint8]:
-        """Label value of each class index; 0 for background."""
-        return np.array([0, *(int(entry["value"]) for entry in self.card.labels)], dtype=np.uint8)
+    def values(self) -> LabelMap:
+        """Label value of each class index, 0 for background, in bytes where they suffice."""
+        values = [0, *(int(entry["value"]) for entry in self.card.labels)]
+        return np.array(values, np.uint8) if max(values) <= np.iinfo(np.uint8).max else np.array(values, np.uint16)
 
     def views(self, study: Study) -> list[View]:
-        """The views of a study that this model was trained for; all usable ones where none has a fitting role."""
-        return fitting_views(study, self.card.roles)
+        """The views of a study that this model was trained for; all usable ones where none has a fitting role.
+
+        Raises:
+            StudyError: The study shows another organ.
+        """
+        return fitting_views(study, self.card)
 
     def segment(self, study: Study, view: View, phase: int) -> Result:
         """Segments one phase of one view of a study.
@@ -125,7 +132,7 @@ class Segmenter:
             classes = keep_largest(classes, len(self.card.labels))
         return Result(view, phase, self.values[classes], self._volumes(classes, view.planes))
 
-    def _look(self, images: npt.NDArray[np.float32], planes: Sequence[Plane], centre: Array | None) -> LabelMap:
+    def _look(self, images: npt.NDArray[np.float32], planes: Sequence[Plane], centre: Array | None) -> ClassMap:
         """Class indices of slices ``(slices, rows, columns)`` from patches round a point; background elsewhere."""
         hosts = [network_plane(plane, self.grid.spacing_mm, self.grid.patch, centre) for plane in planes]
         maps = [plane_to_plane(plane, host) for plane, host in zip(planes, hosts, strict=True)]
@@ -136,7 +143,7 @@ class Segmenter:
         return classes
 
     @torch.no_grad()
-    def _classes(self, images: npt.NDArray[np.float32], plane: Plane, host: Plane) -> LabelMap:
+    def _classes(self, images: npt.NDArray[np.float32], plane: Plane, host: Plane) -> ClassMap:
         """Class indices of slices that lie alike on their patch: probabilities are interpolated back, not labels."""
         patches = resample(torch.from_numpy(images).to(self.device), plane, host)
         share = self._shares(patches[:, None])
@@ -152,15 +159,25 @@ class Segmenter:
             logits = self.network(images, [SEGMENTATION])[SEGMENTATION]
         return functional.softmax(logits.float(), dim=1)
 
-    def _volumes(self, classes: LabelMap, planes: Sequence[Plane]) -> dict[str, float]:
+    def _volumes(self, classes: ClassMap, planes: Sequence[Plane]) -> dict[str, float]:
         voxel = voxel_ml(planes)
         counts = np.bincount(classes.ravel(), minlength=len(self.card.labels) + 1)
         return {e["name"]: float(counts[e["index"]]) * voxel for e in self.card.labels}
 
 
-def fitting_views(study: Study, roles: Sequence[str]) -> list[View]:
-    """The views of a study that have one of the roles; all usable ones where none has."""
-    fitting = [v for v in study.views if v.role in roles]
+def fitting_views(study: Study, card: Card) -> list[View]:
+    """The views of a study that have a role that a model knows; all usable ones where none has.
+
+    Raises:
+        StudyError: None has, and the study shows another organ than the model knows.
+    """
+    fitting = [v for v in study.views if v.role in card.roles]
+    if not fitting and UNKNOWN not in (study.organ, card.organ) and study.organ != card.organ:
+        msg = (
+            f"{study.name} shows a {study.organ} and this model knows the {card.organ}: choose a model of the "
+            f"{study.organ}, or correct the organ in a study.json."
+        )
+        raise StudyError(msg)
     return fitting or [v for v in study.views if v.role in HOST_ROLES] or list(study.views)
 
 
@@ -173,7 +190,7 @@ def alike(maps: Sequence[Array]) -> Iterator[slice]:
             start = k
 
 
-def _middle(classes: LabelMap, planes: Sequence[Plane]) -> Array | None:
+def _middle(classes: ClassMap, planes: Sequence[Plane]) -> Array | None:
     """Mean position, LPS, of everything that was found; None where nothing was."""
     slices, rows, columns = np.nonzero(classes)
     if not len(slices):
@@ -196,7 +213,7 @@ def to_own_grid(share: torch.Tensor, host: Plane, plane: Plane) -> torch.Tensor:
     return torch.cat([sampled[:, :1] + (1 - sampled[:, -1:]), sampled[:, 1:-1]], dim=1)
 
 
-def keep_largest(classes: LabelMap, count: int) -> LabelMap:
+def keep_largest(classes: ClassMap, count: int) -> ClassMap:
     """Keeps the largest face-connected part of each class; the rest becomes background."""
     kept = np.zeros_like(classes)
     for index in range(1, count + 1):

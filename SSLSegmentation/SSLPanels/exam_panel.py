@@ -110,7 +110,7 @@ class ExamPanel(ExamSection):
             self.ui.viewsTable.setCellWidget(row, ROLE, self._roleBox(row, item))
         self._showSummary()
         odd = exam.study.irregularities if exam is not None else []
-        lines = [f"{item.where}: {item.what}; {item.consequence}" for item in odd]
+        lines = [f"{item.told}; {item.consequence}" for item in odd]
         self.ui.examLabel.toolTip = tables.tip("\n".join(lines))
 
     def _showSummary(self) -> None:

@@ -22,6 +22,7 @@ from SSLEngine.anomalies import auc
 from SSLEngine.anomalies import find
 from SSLEngine.anomalies import measure
 from SSLEngine.anomalies import slice_scores
+from SSLEngine.anomalies import table
 from SSLEngine.jobs import EXIT_OTHER
 from SSLEngine.jobs import Reporter
 from SSLEngine.models import Card
@@ -258,6 +259,12 @@ def test_the_verb_writes_a_map_for_every_view(
         ]
     known = [s["z"] is not None for v in document["views"] for s in v["slices"]]
     assert sum(known) == 15
+
+
+def test_the_table_counts_from_one_as_the_pictures_do() -> None:
+    slices = [{"slice": 4, "phase": 0, "score": 0.2, "z": None}, {"slice": 5, "phase": 1, "score": 0.7, "z": 2.0}]
+    view = {"view": "sax", "role": "sax", "file": "map.nii.gz", "slices": slices}
+    assert table({"views": [view]}).splitlines()[1].split() == ["sax", "0.700", "2.0", "6,", "phase", "2"]
 
 
 def job(folder: Path) -> Reporter:

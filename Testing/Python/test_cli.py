@@ -120,6 +120,16 @@ def test_json_is_one_document_and_nothing_else(
     assert found["state"] == "queued"
 
 
+def test_a_reader_that_has_seen_enough_is_no_error(toy_cohort: Path) -> None:
+    command = [sys.executable, "-m", "SSLEngine", "inspect", str(toy_cohort)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=engine_environment()) as asked:
+        assert asked.stdout is not None
+        assert asked.stderr is not None
+        asked.stdout.close()
+        assert asked.stderr.read() == b""
+    assert asked.returncode == jobs.EXIT_OTHER
+
+
 def test_a_training_prints_its_state_as_json_and_its_words_to_the_log(
     toy_cohort: Path, tiny: list[str], engine: Engine, tmp_path: Path
 ) -> None:

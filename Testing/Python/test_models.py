@@ -223,7 +223,9 @@ def test_encoder_and_decoder_go_over_and_heads_start_fresh() -> None:
     report = transfer(weights, target, key_map(weights, target, BODY_AND_HEADS))
     assert torch.equal(target.state_dict()["pixel_heads.positions.weight"], weights["pixel_heads.positions.weight"])
     assert report.skipped == []
-    table = [line.split() for line in report.table().splitlines()]
+    lines = report.table().splitlines()
+    assert len({len(line) for line in lines}) == 1
+    table = [line.split() for line in lines]
     assert table[0] == ["part", "loaded", "new", "skipped"]
     assert ["pixel_heads.segmentation", "0", "2", "0"] in table
     assert ["encoder", str(len([k for k in weights if k.startswith("encoder.")])), "0", "0"] in table

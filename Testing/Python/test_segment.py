@@ -11,17 +11,25 @@ import SimpleITK as sitk
 import torch
 from torch import nn
 
+from SSLEngine.finetuning import label_names
 from SSLEngine.geometry import Plane
 from SSLEngine.models import SEGMENTATION
 from SSLEngine.models import Card
+from SSLEngine.models import load_model
+from SSLEngine.models import save_model
+from SSLEngine.networks.unet import TaskUNet
 from SSLEngine.segment import Segmenter
 from SSLEngine.segment import cine_summary
+from SSLEngine.segment import fitting_views
 from SSLEngine.segment import keep_largest
 from SSLEngine.segment import output_path
 from SSLEngine.segment import segment_study
 from SSLEngine.segment import voxel_ml
 from SSLEngine.segment import write_segmentation
+from SSLEngine.settings import Data
+from SSLEngine.settings import Finetune
 from SSLEngine.settings import Grid
+from SSLEngine.settings import Network
 from SSLEngine.settings import parse
 from SSLEngine.settings import plain
 from SSLEngine.slices import SliceSet
@@ -256,6 +264,35 @@ def test_views_follow_the_roles_of_the_model() -> None:
     assert cine_summary([], study.views[0]) is None
 
 
+def test_another_organ_is_refused_and_an_unknown_one_is_not() -> None:
+    study = toy_study(0)
+    for view in study.views:
+        view.role = "ax"
+    study.organ = "knee"
+    assert len(fitting_views(study, card())) == 3
+    heart = replace(card(), organ="heart")
+    with pytest.raises(StudyError, match="shows a knee and this model knows the heart"):
+        fitting_views(study, heart)
+    study.organ = "unknown"
+    assert len(fitting_views(study, heart)) == 3
+    study.organ, study.views[0].role = "knee", "sax"
+    assert [v.name for v in fitting_views(study, heart)] == ["sax"]
+
+
+def test_label_values_beyond_a_byte_are_kept(tmp_path: Path) -> None:
+    labels = [{**entry, "value": value} for entry, value in zip(card().labels, (300, 3), strict=True)]
+    trained = TaskUNet((4, 8, 16), {SEGMENTATION: 3})
+    described = replace(card(), network=plain(Network(widths=(4, 8, 16))), labels=labels)
+    save_model(tmp_path / "m.safetensors", trained, described)
+    made = Segmenter(Threshold(), load_model(tmp_path / "m.safetensors")[1], torch.device("cpu"))  # type: ignore[arg-type]
+    segment_study(made, toy_study(0), tmp_path / "o.seg.nrrd")
+    found = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "o.seg.nrrd")))
+    assert set(np.unique(found)) == {0, 3, 300}
+    whole = segmenter().segment(toy_study(0), toy_study(0).views[0], 0).labels
+    assert whole.dtype == np.uint8
+    np.testing.assert_array_equal(found == 300, whole == 7)
+
+
 def test_what_cannot_be_written_or_done_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"must end in \.seg\.nrrd"):
         segment_study(segmenter(), toy_study(0), tmp_path / "made.nii.gz")
@@ -267,3 +304,11 @@ def test_what_cannot_be_written_or_done_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="one volume"):
         write_segmentation(tmp_path / "x.seg.nrrd", np.zeros((2, 28, 34), np.uint8), crooked, card().labels)
     assert not list(tmp_path.iterdir())
+
+
+def test_more_structures_than_a_byte_counts_are_refused_before_training() -> None:
+    study = toy_study(0)
+    grains = np.arange(study.views[0].pixels().size, dtype=np.int16).reshape(study.views[0].shape)
+    study.views[0].read_labels = lambda phase: grains % 300
+    with pytest.raises(StudyError, match=r"hold 299 different values; 255 structures are the most"):
+        label_names([study], {}, Finetune(data=Data(path="exams")))

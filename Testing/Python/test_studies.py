@@ -174,6 +174,17 @@ def test_labels_suffix(tmp_path: Path) -> None:
     assert "looks like a label map of a.nii.gz" in study.irregularities[0].what
 
 
+def test_a_label_map_is_told_from_its_own_image_and_no_path_twice(tmp_path: Path) -> None:
+    for name in ("a_ED", "a_ES"):
+        write(random_pixels(), tmp_path / f"{name}.nii.gz")
+        write((random_pixels() % 3).astype(np.uint8), tmp_path / f"{name}_gt.nii.gz")
+    (tmp_path / "b.nii.gz").write_bytes(b"")
+    told = [i.told for i in read_study(tmp_path).irregularities]
+    assert any(t.startswith(str(tmp_path / "a_ES_gt.nii.gz")) and "label map of a_ES.nii.gz" in t for t in told)
+    assert all(t.count(str(tmp_path)) <= 1 for t in told)
+    assert inspect_text(inspect(tmp_path)).count("b.nii.gz") == 1
+
+
 def test_labels_of_single_phases(tmp_path: Path) -> None:
     pixels = random_pixels((3, 4, 10, 12))
     sitk.WriteImage(sitk.JoinSeries([image(p) for p in pixels]), str(tmp_path / "a.nii.gz"))

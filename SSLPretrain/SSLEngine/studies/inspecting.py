@@ -18,6 +18,7 @@ from .study import Irregularity
 from .study import Study
 from .study import StudyError
 from .study import View
+from .study import where_and_what
 
 #: Pixels are looked at only where one phase is smaller than this.
 MAX_CHECKED_VOXELS = 2**26
@@ -236,4 +237,4 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _irregularity_text(items: Sequence[dict[str, str]]) -> str:
-    return "\n".join(f"    {i['where']}: {i['what']} -> {i['consequence']}" for i in items)
+    return "\n".join(f"    {where_and_what(i['where'], i['what'])} -> {i['consequence']}" for i in items)

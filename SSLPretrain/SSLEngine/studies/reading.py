@@ -233,7 +233,8 @@ def _labels_of(header: VolumeHeader, others: Sequence[VolumeHeader]) -> VolumeHe
 
     Only files on another file's grid are looked into, and only where the name or the number format is suspicious.
     """
-    for other in others:
+    # An exam's phases share a grid: the image whose name its own begins with comes before the others.
+    for other in sorted(others, key=lambda other: not stem(header.path).startswith(stem(other.path))):
         named = stem(header.path).startswith(stem(other.path)) and stem(header.path) != stem(other.path)
         lesser = header.eight_bit and not other.eight_bit
         if other is not header and header.integer and (named or lesser) and header.same_grid(other):

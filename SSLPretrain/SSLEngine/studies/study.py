@@ -35,6 +35,16 @@ class Irregularity:
     what: str
     consequence: str
 
+    @property
+    def told(self) -> str:
+        """Where and what; what an error has said begins with its file already."""
+        return where_and_what(self.where, self.what)
+
+
+def where_and_what(where: str, what: str) -> str:
+    """A remark about a place without naming the place twice."""
+    return what.removesuffix(".") if what.startswith(where) else f"{where}: {what}"
+
 
 @dataclass(eq=False)
 class View:
