@@ -396,7 +396,7 @@ def _table(entries: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def plot(document: Mapping[str, Any], path: Path) -> None:
-    """The figure against the number of labelled subjects: every trial a dot, means joined, pairs by seed."""
+    """The figure against the number of labelled subjects: every trial a dot, means joined."""
     from matplotlib.figure import Figure
 
     key, name = FIGURES[document["target"]]

@@ -50,6 +50,7 @@ from SSLEngine.slices import make_batch
 from SSLEngine.slices import network_plane
 from SSLEngine.slices import resample
 from SSLEngine.slices import study_records
+from SSLEngine.structures import ROLE_COLOURS
 from SSLEngine.studies import read_study
 from SSLEngine.training import Run
 from SSLEngine.training import Stream
@@ -548,6 +549,18 @@ def test_every_task_draws_its_target_and_an_output() -> None:
             axes = Figure().subplots()
             task.draw(axes, batch.images[0, 0].numpy(), values)  # type: ignore[attr-defined]
             assert axes.images
+
+
+def test_a_line_has_the_colour_of_the_plane_that_it_belongs_to() -> None:
+    from matplotlib.figure import Figure
+
+    task = Crossing(Crossings(guests=("2ch", "4ch")))
+    heat = np.full((2, 8, 8), np.nan, np.float32)
+    heat[1, :, 3] = 1.0
+    axes = Figure().subplots()
+    task.draw(axes, np.zeros((8, 8)), heat)
+    _, band = axes.images
+    assert tuple(band.get_array()[0, 0, :3]) == pytest.approx(ROLE_COLOURS["4ch"])
 
 
 # ---------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from ..geometry import crossing_segment
 from ..geometry import slice_positions
 from ..line_fitting import fit_line
 from ..settings import Crossings
+from ..structures import ROLE_COLOURS
 from .base import Batch
 from .base import Geometry
 from .base import Host
@@ -31,7 +32,6 @@ from .base import Host
 #: Area under a profile across the line, in mm, for ``peak = "area"``: the view planner of the same group divides by
 #: ``sigma sqrt(2 pi)`` and trains on ten times that.
 PROFILE_AREA_MM = 10.0
-COLOURS = ("#e6550d", "#3182bd", "#31a354", "#c51b8a", "#fdae6b", "#9ecae1", "#a1d99b")
 
 
 def guest_plane(host: Host, role: str, stack_guest: str) -> Plane | None:
@@ -125,13 +125,13 @@ class Crossing:
         return {"line_mm": float(np.median(offsets)), "line_deg": float(np.median(angles))}
 
     def draw(self, axes: Any, image: Array, values: Any) -> None:
-        """The image with a coloured band for every line; ``values`` are heatmaps ``(guests, P, P)``."""
+        """The image with a band for every line in its guest's colour; ``values`` are heatmaps ``(guests, P, P)``."""
         from matplotlib.colors import to_rgba
 
         axes.imshow(image, cmap="gray")
-        for number, heat in enumerate(np.asarray(values)):
+        for role, heat in zip(self.guests, np.asarray(values), strict=True):
             shares = np.clip(np.nan_to_num(heat) / self.peak, 0, 1)
             if shares.max() > 0:
-                layer = np.tile(to_rgba(COLOURS[number % len(COLOURS)]), (*heat.shape, 1))
+                layer = np.tile(to_rgba(ROLE_COLOURS[role]), (*heat.shape, 1))
                 layer[..., 3] = 0.8 * shares
                 axes.imshow(layer, interpolation="nearest")
