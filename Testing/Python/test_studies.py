@@ -322,6 +322,16 @@ def test_nnunet_raw_dataset(tmp_path: Path) -> None:
     assert cohort.studies[0].views[0].label_names == cohort.label_names
 
 
+def test_the_regions_of_an_nnunet_dataset_are_told(tmp_path: Path) -> None:
+    (tmp_path / "imagesTr").mkdir()
+    write(random_pixels(), tmp_path / "imagesTr" / "case_0000.nii.gz")
+    labels = {"background": 0, "LV cavity": 1, "whole heart": [1, 2]}
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
+    cohort = read_cohort(tmp_path)
+    assert cohort.label_names == {1: "LV cavity"}
+    assert ["whole heart" in i.what for i in cohort.irregularities] == [True]
+
+
 def test_a_label_with_two_names_is_said_once(tmp_path: Path) -> None:
     names = {"first": "LV cavity", "second": "Femur", "third": "Femur"}
     for exam, name in names.items():

@@ -261,11 +261,16 @@ def _nnunet_labels(path: Path, problems: list[Irregularity]) -> dict[int, str]:
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))["labels"]
         pairs = [(v, k) if not k.isdigit() else (k, v) for k, v in raw.items()]
-        return {int(v): str(k) for v, k in pairs if not isinstance(v, list) and int(v) > 0}
+        named = {int(v): str(k) for v, k in pairs if not isinstance(v, list) and int(v) > 0}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         what = "there is no readable dataset.json with labels"
         problems.append(Irregularity(str(file), what, "labels have numbers instead of names"))
         return {}
+    if regions := [str(k) for v, k in pairs if isinstance(v, list)]:
+        what = f"it names regions of several label values ({', '.join(regions)})"
+        so = "each value is learned by itself, with a number where it has no name of its own"
+        problems.append(Irregularity(str(file), what, so))
+    return named
 
 
 # ---------------------------------------------------------------------------------------------
