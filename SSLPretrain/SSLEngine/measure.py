@@ -107,10 +107,7 @@ def compare_files(predicted: Path, reference: Path, phase: int = 0) -> Compariso
     """
     a, b = read_label_file(predicted), read_label_file(reference)
     planes = b.header.planes()
-    labels = a.reader(planes)(phase if a.header.phases > 1 else 0), b.reader(planes)(phase)
-    if labels[0] is None or labels[1] is None:
-        msg = f"{reference} has no phase {phase}; compare files of the same cine."
-        raise StudyError(msg)
+    labels = a.on(planes, phase if a.phases > 1 else 0), b.on(planes, phase)
     pairs = match_structures(a, b, labels[1])
     if not pairs:
         msg = f"{predicted} and {reference} share no structure by name or value; check that they belong together."
@@ -203,15 +200,18 @@ def _label_files(folder: Path, suffix: str) -> dict[str, Path]:
 
 
 def _phases(predicted: Path, reference: Path) -> list[tuple[Path, Path, int]]:
-    """A cine is compared phase by phase: ``<name>_phaseNNN.seg.nrrd`` lie beside the first phase."""
-    count = read_label_file(reference).header.phases
-    cases = [(predicted, reference, 0)]
+    """A cine is compared in the phases that the reference has: ``<name>_phaseNNN.seg.nrrd`` lie beside the first."""
+    drawn = read_label_file(reference).drawn_phases
     if predicted.name.endswith(".seg.nrrd"):
         name = predicted.name[: -len(".seg.nrrd")]
-        beside = ((predicted.with_name(f"{name}_phase{k:03d}.seg.nrrd"), k) for k in range(1, count))
-        return cases + [(path, reference, k) for path, k in beside if path.is_file()]
-    more = range(1, min(count, read_label_file(predicted).header.phases))
-    return cases + [(predicted, reference, k) for k in more]
+        files = {k: predicted.with_name(f"{name}_phase{k:03d}.seg.nrrd") if k else predicted for k in drawn}
+    else:
+        files = {k: predicted for k in drawn if k < read_label_file(predicted).phases}
+    cases = [(file, reference, k) for k, file in files.items() if file.is_file()]
+    if not cases:
+        msg = f"{predicted} has none of the phases that are labelled in {reference}; compare files of the same cine."
+        raise StudyError(msg)
+    return cases
 
 
 def _means(results: Sequence[Mapping[str, Mapping[str, float | None]]]) -> dict[str, dict[str, float | None]]:
@@ -225,12 +225,19 @@ def _means(results: Sequence[Mapping[str, Mapping[str, float | None]]]) -> dict[
     return means
 
 
-def ejection_fraction(volumes_ml: Sequence[float]) -> dict[str, float | int] | None:
-    """ED and ES phase (largest and smallest cavity), their volumes in ml, and the ejection fraction in percent."""
+def ejection_fraction(volumes_ml: Sequence[float], phases: Sequence[int] = ()) -> dict[str, float | int] | None:
+    """ED and ES phase (largest and smallest cavity), their volumes in ml, and the ejection fraction in percent.
+
+    Args:
+        volumes_ml: The cavity's volumes.
+        phases: Their phases' numbers; all of a cine from 0 where none are given.
+    """
     if len(volumes_ml) < 2 or max(volumes_ml) <= 0:
         return None
     ed, es = int(np.argmax(volumes_ml)), int(np.argmin(volumes_ml))
     edv, esv = float(volumes_ml[ed]), float(volumes_ml[es])
+    if phases:
+        ed, es = phases[ed], phases[es]
     return {"ed_phase": ed, "es_phase": es, "edv_ml": edv, "esv_ml": esv, "ef_percent": 100 * (edv - esv) / edv}
 
 
@@ -241,11 +248,12 @@ def _cine(files: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     by_phase = sorted(files, key=lambda f: f["phase"])
     names = by_phase[0]["structures"]
     name = LV_CAVITY if LV_CAVITY in names else next(iter(names))
+    phases = [f["phase"] for f in by_phase]
     volumes = {
         side: [f["structures"].get(name, {}).get(f"{side}_ml") or 0.0 for f in by_phase]
         for side in ("predicted", "reference")
     }
-    return {"structure": name, **{side: ejection_fraction(v) for side, v in volumes.items()}}
+    return {"structure": name, **{side: ejection_fraction(v, phases) for side, v in volumes.items()}}
 
 
 def table(document: Mapping[str, Any]) -> str:

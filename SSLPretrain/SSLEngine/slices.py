@@ -124,12 +124,15 @@ class Record:
 
 
 def chosen_phases(view: View, wanted: Phases) -> list[int]:
-    """Phases to use, as ``Grid.phases`` says: all for 0, else so many evenly spaced from the first, or ED and ES."""
-    if wanted == "ed-es":
-        return sorted(set(ed_es_phases(view)))
-    if wanted == 0 or wanted >= view.phases:
+    """Phases to use, as ``Grid.phases`` says: all for 0, else so many evenly spaced from the first, or ED and ES.
+
+    Where only some phases are labelled, these are used as well: they are what there is to learn from.
+    """
+    if wanted == 0 or (wanted != "ed-es" and wanted >= view.phases):
         return list(range(view.phases))
-    return sorted({round(k * view.phases / wanted) for k in range(wanted)})
+    spread = ed_es_phases(view) if wanted == "ed-es" else [round(k * view.phases / wanted) for k in range(wanted)]
+    labelled = view.labelled_phases
+    return sorted({*spread, *(labelled if len(labelled) < view.phases else ())})
 
 
 def inner_slices(stack: Sequence[Host], left_out: LeftOut) -> list[int]:

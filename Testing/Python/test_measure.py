@@ -165,6 +165,29 @@ def test_a_cine_has_phases_and_an_ejection_fraction(tmp_path: Path) -> None:
     assert "ejection fraction 50 %" in table(found)
 
 
+def test_phases_that_nobody_drew_are_not_compared(tmp_path: Path) -> None:
+    cine = np.stack([box((3, 8, 10), (7, 16, 10 + w)) for w in (16, 12, 8, 14)])
+    predicted = write(tmp_path / "p.nii.gz", cine)
+    sparse = cine.copy()
+    sparse[[0, 3]] = False
+    found = evaluate(predicted, write(tmp_path / "r.nii.gz", sparse))
+    assert [f["phase"] for f in found["files"]] == [1, 2]
+    assert found["mean_dice"] == 1
+    assert found["cine"]["reference"]["ef_percent"] == pytest.approx(100 * 4 / 12)
+    assert (found["cine"]["predicted"]["ed_phase"], found["cine"]["predicted"]["es_phase"]) == (1, 2)
+    # Of the prediction itself an empty phase is a finding.
+    missed = cine.copy()
+    missed[2] = False
+    found = evaluate(write(tmp_path / "m.nii.gz", missed), tmp_path / "r.nii.gz")
+    assert found["mean_dice"] == 0.5
+    for k in range(4):
+        name = "s.seg.nrrd" if k == 0 else f"s_phase{k:03d}.seg.nrrd"
+        write_named(tmp_path / name, cine[k], {1: "LV cavity"})
+    assert [f["phase"] for f in evaluate(tmp_path / "s.seg.nrrd", tmp_path / "r.nii.gz")["files"]] == [1, 2]
+    with pytest.raises(StudyError, match="none of the phases"):
+        evaluate(write(tmp_path / "one.nii.gz", cine[0]), tmp_path / "r.nii.gz")
+
+
 def test_folders_are_paired_by_name(tmp_path: Path) -> None:
     labels = box((3, 8, 10), (7, 16, 26))
     for case, share in (("a", 1.0), ("b", 0.5)):

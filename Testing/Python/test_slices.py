@@ -315,9 +315,7 @@ def test_grey_values_are_standardised_whatever_is_in_them() -> None:
 
 def test_phases_are_spread_over_the_cycle() -> None:
     def view(phases: int) -> View:
-        study = toy_study(0)
-        study.views[0].phases = phases
-        return study.views[0]
+        return replace(toy_study(0).views[0], phases=phases, read_labels=None)
 
     assert chosen_phases(view(1), 2) == [0]
     assert chosen_phases(view(2), 2) == [0, 1]
@@ -326,9 +324,16 @@ def test_phases_are_spread_over_the_cycle() -> None:
     assert chosen_phases(view(3), 0) == [0, 1, 2]
     assert chosen_phases(view(25), 1) == [0]
 
+    # Where some phases alone are labelled, they are what there is to learn from.
+    labels = np.zeros(view(1).shape, np.int16)
+    some = replace(view(25), read_labels=lambda k: labels if k in (0, 9) else None)
+    assert chosen_phases(some, 2) == [0, 9, 12]
+    assert chosen_phases(some, 1) == [0, 9]
+    assert chosen_phases(replace(some, read_labels=lambda k: labels), 2) == [0, 12]
+
 
 def test_end_diastole_and_end_systole_are_chosen_by_the_header() -> None:
-    view = toy_study(0).views[0]
+    view = replace(toy_study(0).views[0], read_labels=None)
     for phases, wanted in ((1, [0]), (2, [0, 1]), (25, [0, 9])):
         view.phases = phases
         assert chosen_phases(view, "ed-es") == wanted

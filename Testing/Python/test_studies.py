@@ -195,6 +195,16 @@ def test_labels_of_single_phases(tmp_path: Path) -> None:
     sitk.WriteImage(sitk.JoinSeries([image(p % 2) for p in pixels]), str(tmp_path / "a_seg.nii.gz"))
     view = read_study(tmp_path).views[0]
     np.testing.assert_array_equal(view.labels(2), pixels[2] % 2)
+    assert view.labelled_phases == [0, 1, 2]
+    # Of a cine of which only some phases were drawn, the others are unknown and not background.
+    drawn = [pixels[0] % 2, pixels[1] * 0, pixels[2] % 2]
+    sitk.WriteImage(sitk.JoinSeries([image(p) for p in drawn]), str(tmp_path / "a_seg.nii.gz"))
+    view = read_study(tmp_path).views[0]
+    assert view.labelled_phases == [0, 2]
+    np.testing.assert_array_equal(view.labels(2), pixels[2] % 2)
+    # Where nothing at all was drawn, all is background, as of a still image.
+    sitk.WriteImage(sitk.JoinSeries([image(p * 0) for p in pixels]), str(tmp_path / "a_seg.nii.gz"))
+    assert read_study(tmp_path).views[0].labelled_phases == [0, 1, 2]
 
 
 def _seg_nrrd(path: Path, layers: Any, segments: list[dict[str, Any]], origin: Any = (10.0, -20.0, 30.0)) -> None:

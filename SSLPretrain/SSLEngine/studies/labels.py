@@ -6,6 +6,7 @@ neighbour in patient space.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -87,17 +88,29 @@ class LabelFile:
 
     def reader(self, planes: Sequence[Plane]) -> Callable[[int], Labels | None]:
         """``read_labels`` of the view that has these planes."""
-        series = not self.segments and self.header.phases > 1
+        return lambda phase: self.on(planes, phase) if phase in self.drawn_phases else None
 
-        def read(phase: int) -> Labels | None:
-            if phase and not (series and phase < self.header.phases):
-                return None
-            values = self._values(phase)
-            if self._voxel_by_voxel(planes):
-                return values
-            return np.stack([self._sample(values, plane) for plane in planes])
+    @property
+    def phases(self) -> int:
+        """Number of phases; the layers of a ``.seg.nrrd`` are none."""
+        return 1 if self.segments else self.header.phases
 
-        return read
+    @functools.cached_property
+    def drawn_phases(self) -> list[int]:
+        """Phases that have labels, from the pixels.
+
+        In a cine often only end-diastole and end-systole are drawn, and the file holds zeros for the others (as that of
+        the M&Ms challenge): where any phase holds labels, those that hold none are unknown, and not background.
+        """
+        held = [k for k in range(self.phases) if self.phases > 1 and self._values(k).any()]
+        return held or list(range(self.phases))
+
+    def on(self, planes: Sequence[Plane], phase: int) -> Labels:
+        """Labels of one phase on some planes of one size, ``(planes, rows, columns)``."""
+        values = self._values(phase)
+        if self._voxel_by_voxel(planes):
+            return values
+        return np.stack([self._sample(values, plane) for plane in planes])
 
     def _values(self, phase: int) -> Labels:
         if not self.segments:

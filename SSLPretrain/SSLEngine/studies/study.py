@@ -96,6 +96,11 @@ class View:
         return self.read_labels is not None
 
     @property
+    def labelled_phases(self) -> list[int]:
+        """Phases that have labels; all of them are read."""
+        return [k for k in range(self.phases) if self.labels(k) is not None]
+
+    @property
     def normal(self) -> Array | None:
         """Common normal of the slices, or None where they are not parallel."""
         return stack_normal(self.planes)
