@@ -328,20 +328,16 @@ def _training_job(kind: str, arguments: argparse.Namespace, settings: dict[str, 
         from .settings import KINDS
         from .settings import parse
 
-        parse(settings, KINDS[kind])
-        from .pretext import check_names
-
-        check_names([*settings.get("pretext", ()), *settings.get("pretrain", {}).get("pretext", ())])
+        typed = parse(settings, KINDS[kind])
         for name in ("data", "init", "groups"):
             path = getattr(arguments, name, None)
             if path and not Path(path).exists():
                 msg = f"{path} does not exist; check --data, --init and --groups."
                 raise SettingsError(msg)
-        if getattr(arguments, "init", None):
-            from .models import load_model
+        from .checking import check
 
-            # A model that cannot be used leaves no job folder behind.
-            load_model(Path(arguments.init))
+        # What cannot be used leaves no job folder behind.
+        check(typed)
         folder = jobs.create(Path(arguments.out), kind, settings) if first else Path(arguments.out).resolve()
         if arguments.prepare:
             _say(arguments, jobs.status(folder).as_json(), f"Prepared {folder}")

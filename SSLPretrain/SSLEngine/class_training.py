@@ -38,6 +38,7 @@ from .slices import make_batch
 from .starting import Start
 from .starting import agreed_grid
 from .starting import agreed_network
+from .starting import check_transfer
 from .starting import first_subjects
 from .studies import Cohort
 from .studies import Study
@@ -80,7 +81,7 @@ def finetune_classifier(settings: Finetune, reporter: Reporter) -> Path:
         watched = watched[: max(1, SCORED_SLICES // settings.bag)]
         slices = gather([*chosen, *watched], [], grid, [], device, reporter, labelled=frozenset())
         run, report = classifier_run(settings, start, grid, slices, chosen, watched, groups, device)
-        if report is not None:
+        if report is not None and rank == 0:
             print(report.table(), flush=True)
         announce(reporter, run, device, world)
         trained = train(run, reporter, rank, world)
@@ -101,9 +102,7 @@ def check_settings(settings: Finetune, start: Start) -> None:
     if settings.transfer == "multitask":
         msg = "transfer 'multitask' is for segmentation; use 'all' or 'decoder' with target 'classification'."
         raise SettingsError(msg)
-    if settings.transfer == "decoder" and start.card is None:
-        msg = "transfer 'decoder' keeps a pretrained encoder frozen: give one with --init, or use transfer 'all'."
-        raise SettingsError(msg)
+    check_transfer(settings, start)
     network = agreed_network(settings, start)
     if network.kind == "mask-rcnn" and not network.mask_rcnn.anchors_mm:
         msg = "Classes of studies do not tell a Mask R-CNN's anchors: give --init, or network.mask_rcnn.anchors_mm."

@@ -40,13 +40,13 @@ from .settings import Carry
 from .settings import Finetune
 from .settings import Grid
 from .settings import Network
-from .settings import SettingsError
 from .settings import parse
 from .settings import plain
 from .slices import SliceSet
 from .starting import Start
 from .starting import agreed_grid
 from .starting import agreed_network
+from .starting import check_transfer
 from .starting import choose_labelled
 from .structures import structure
 from .studies import Study
@@ -67,10 +67,8 @@ def finetune(settings: Finetune, reporter: Reporter) -> Path:
     if settings.target == "classification":
         return finetune_classifier(settings, reporter)
     start = Start.read(settings.init)
+    check_transfer(settings, start)
     grid, described = agreed_grid(settings, start), agreed_network(settings, start)
-    if settings.transfer == "decoder" and start.card is None:
-        msg = "transfer 'decoder' keeps a pretrained encoder frozen: give one with --init, or use transfer 'all'."
-        raise SettingsError(msg)
     device = choose_device(settings.device)
     make_deterministic(settings.seed)
     with processes(device) as (rank, world):

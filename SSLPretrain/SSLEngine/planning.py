@@ -74,6 +74,9 @@ PULL = 0.05
 #: nothing.
 MISNAMED_DEG = 20.0
 MOVED_MM = 12.0
+#: A prediction below this confidence doubts nothing. A network of 6 steps gave 0.22 to 0.40, the trained one 0.65 to
+#: 0.9 on unseen synthetic hearts and 0.6 on a real exam.
+SURE = 0.5
 #: Side of the square that stands for a whole plane in pictures.
 BOUNDLESS_MM = 2000
 
@@ -267,15 +270,15 @@ def doubt(
 
     Returns:
         What is odd, as it follows the plane's name; None where nothing is, no plane was acquired, or most slices
-        disagree with the prediction.
+        disagree with the prediction, or it is not sure.
     """
-    if acquired is None or not _agreed(predicted):
+    if acquired is None or not _trusted(predicted):
         return None
     off, moved = predicted["error_deg"], predicted["error_mm"]
     angles = {
         other["role"]: normals_angle_deg(np.array(other["normal"]), acquired.normal)
         for other in others
-        if other["role"] != predicted["role"] and _agreed(other)
+        if other["role"] != predicted["role"] and _trusted(other)
     }
     nearest = min(angles, key=angles.__getitem__, default=None)
     if nearest is not None and off - angles[nearest] > MISNAMED_DEG:
@@ -288,9 +291,9 @@ def doubt(
     return None
 
 
-def _agreed(predicted: Mapping[str, Any]) -> bool:
-    """Whether at least half of the slices that were looked at agree on a prediction."""
-    return bool(predicted["slices_agreeing"] * 2 >= predicted["slices"])
+def _trusted(predicted: Mapping[str, Any]) -> bool:
+    """Whether a prediction is sure, and at least half of the slices that were looked at agree on it."""
+    return bool(predicted["confidence"] >= SURE and predicted["slices_agreeing"] * 2 >= predicted["slices"])
 
 
 # ---------------------------------------------------------------------------------------------
@@ -331,10 +334,11 @@ def plan(
         if role not in HOST_ROLES:
             msg = f"There are no slices of the role '{role}'; --hosts takes some of {', '.join(HOST_ROLES)}."
             raise SettingsError(msg)
-    if not any(v.role in wanted and v.role in card.roles for v in exam.views):
+    seen = [role for role in wanted if role in card.roles]
+    if not any(v.role in seen for v in exam.views):
         msg = (
-            f"{study} has no view of the roles {', '.join(wanted)} that is one of {', '.join(card.roles)}, "
-            "on which this model sees planes; see 'inspect' for what was found."
+            f"{study} has no view of a role on which this model sees planes ({', '.join(seen) or 'none of --hosts'}); "
+            "see 'inspect' for what was found."
         )
         raise StudyError(msg)
     planes = predict_planes(network, card, exam, choose_device(device), wanted)
@@ -357,7 +361,7 @@ def planes_picture(study: Study, predicted: Iterable[Mapping[str, Any]]) -> Figu
     views = [view for view in map(study.first, HOST_ROLES) if view is not None]
     through = {item["role"]: _boundless(np.array(item["point_mm"]), np.array(item["normal"])) for item in predicted}
     figure = exam_picture(views, guests_of(study), through)
-    figure.supxlabel("planes as acquired: solid; as predicted: dashed", color="white", fontsize=9)
+    figure.supxlabel("acquired: solid; predicted: dashed", color="white", fontsize=9)
     return figure
 
 

@@ -6,6 +6,7 @@ beside it: [paper], [code] (their released code) or [ours].
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Literal
 from typing import TypeVar
 
 import msgspec
+import msgspec.inspect
 
 from .jobs import SettingsError
 
@@ -488,7 +490,11 @@ class LabelStudy(Strict, frozen=True):
     scratch: bool = True
 
 
-KINDS: dict[str, type[Strict]] = {"pretrain": Pretrain, "finetune": Finetune, "study-labels": LabelStudy}
+KINDS: dict[str, type[Pretrain] | type[Finetune] | type[LabelStudy]] = {
+    "pretrain": Pretrain,
+    "finetune": Finetune,
+    "study-labels": LabelStudy,
+}
 
 
 def parse(settings: Mapping[str, Any], kind: type[SettingsType]) -> SettingsType:
@@ -500,9 +506,26 @@ def parse(settings: Mapping[str, Any], kind: type[SettingsType]) -> SettingsType
     try:
         return msgspec.convert(settings, kind, strict=True)
     except msgspec.ValidationError as error:
-        text = str(error).replace(" - at `$.", " (field `").replace(" - at `$", " (field `")
+        text, _, path = str(error).partition(" - at `$")
+        choices = _choices(kind, path) if text.startswith("Invalid enum value") else []
+        text += f"; choose from: {', '.join(choices)}" if choices else ""
+        text += f" (field `{path.removeprefix('.')}" if path else ""
         msg = f"Settings for {kind.__name__.lower()} cannot be used: {text}{')' if '(field' in text else ''}."
         raise SettingsError(msg) from None
+
+
+def _choices(kind: type[Strict], path: str) -> list[str]:
+    """What a field takes that takes some words alone, from its path in msgspec's error; nothing for other fields."""
+    place: Any = msgspec.inspect.type_info(kind)
+    for name in re.findall(r"[a-z]\w*", path):
+        inside = [
+            f.type for part in getattr(place, "types", (place,)) for f in getattr(part, "fields", ()) if f.name == name
+        ]
+        if not inside:
+            return []
+        place = inside[0]
+    place = getattr(place, "item_type", place)
+    return [str(value) for part in getattr(place, "types", (place,)) for value in getattr(part, "values", ())]
 
 
 def plain(settings: Strict) -> dict[str, Any]:

@@ -68,6 +68,17 @@ def going_on(settings: Pretrain, start: Start) -> Pretrain:
     return structs.replace(agreed, grid=agreed_grid(said, start), network=agreed_network(said, start))
 
 
+def check_transfer(settings: Finetune, start: Start) -> None:
+    """Refuses a transfer that needs a pretrained model where there is none.
+
+    Raises:
+        SettingsError: There is none.
+    """
+    if settings.transfer == "decoder" and start.card is None:
+        msg = "transfer 'decoder' keeps a pretrained encoder frozen: give one with --init, or use transfer 'all'."
+        raise SettingsError(msg)
+
+
 def agreed_grid(settings: Finetune, start: Start) -> Grid:
     """The grid to fine-tune on; the pretrained model's where there is one.
 

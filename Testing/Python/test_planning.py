@@ -346,20 +346,21 @@ def test_a_plane_that_is_turned_towards_no_other_raises_no_doubt() -> None:
     """An angle alone says nothing: the 3-chamber plane is often predicted far off."""
     acquired = guests_of(toy_study(9))["4ch"]
 
-    def predicted(role: str, degrees: float) -> dict[str, Any]:
+    def predicted(role: str, degrees: float, confidence: float) -> dict[str, Any]:
         turn = np.radians(degrees)
         normal = np.cos(turn) * acquired.normal - np.sin(turn) * acquired.x_direction
         agreed = {"slices_agreeing": 5, "slices": 9, "error_deg": degrees, "error_mm": 1.0}
-        return {"role": role, "normal": normal.tolist(), **agreed}
+        return {"role": role, "normal": normal.tolist(), "confidence": confidence, **agreed}
 
-    def doubt(own: float, other: float) -> str | None:
-        planes = [predicted("4ch", own), predicted("2ch", other)]
+    def doubt(own: float, other: float, confidence: float = 0.8) -> str | None:
+        planes = [predicted("4ch", own, confidence), predicted("2ch", other, confidence)]
         return planning.doubt(planes[0], planes, acquired, single=True)
 
     assert doubt(28, 60) is None
     assert doubt(28, 9) is None
     assert "2ch" in str(doubt(28, 7))
     assert "2ch" in str(doubt(40, 179)), "a plane has no front: 179° are 1°"
+    assert doubt(40, 1, confidence=0.4) is None, "a network that is not sure accuses nobody"
 
 
 @pytest.mark.parametrize("mm", [15.0, -15.0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -76,6 +77,19 @@ def test_a_wrong_field_is_named_in_one_sentence(change: dict[str, Any], word: st
     assert sentence.count("(") == sentence.count(")")
     assert sentence.count("`") % 2 == 0
     assert "\n" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"network": {"kind": "vit"}}, "'vit'; choose from: mask-rcnn, unet (field `network.kind`)"),
+        ({"distortions": {"types": ["blur", "wave"]}}, "noise, shuffling, swap (field `distortions.types[1]`)"),
+        ({"grid": {"phases": "es"}}, "'es'; choose from: ed-es (field `grid.phases`)"),
+    ],
+)
+def test_what_a_field_takes_is_said(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(said)):
+        parse({**DATA, **change}, Pretrain)
 
 
 def test_a_job_that_does_not_know_the_newer_settings_runs_as_it_did() -> None:

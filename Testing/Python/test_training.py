@@ -191,6 +191,7 @@ def test_pretraining_goes_on_from_a_model(
     refused = engine(*words, "--set", "grid.spacing_mm=3.5")
     assert refused.returncode == jobs.EXIT_UNUSABLE
     assert "grid.spacing_mm is 3.5 but the model was pretrained at" in refused.stderr
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize(
