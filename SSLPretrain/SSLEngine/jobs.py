@@ -596,8 +596,16 @@ class Reporter:
         self._asked = True
 
 
+def flat(scores: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested scores by dotted name."""
+    found: dict[str, Any] = {}
+    for name, value in scores.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found
+
+
 def _sentence(name: str, fields: Mapping[str, Any]) -> str:
-    numbers = {k: v for k, v in fields.items() if v is not None and k not in ("message", "memory_bytes")}
+    numbers = {k: v for k, v in flat(fields).items() if v is not None and k not in ("message", "memory_bytes")}
     shown = " ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in numbers.items())
     return " ".join(filter(None, [name, shown, str(fields.get("message") or "")]))
 

@@ -9,6 +9,7 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
+from SSLEngine.jobs import flat
 from SSLScene import charts
 from SSLScene import undo
 
@@ -88,14 +89,6 @@ class RunCurves:
 
 def _is_share(name: str, value: Any) -> bool:
     return isinstance(value, (int, float)) and 0 <= value <= 1 and not name.endswith(("_mm", "_deg"))
-
-
-def flat(scores: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested scores by dotted name."""
-    found: dict[str, Any] = {}
-    for name, value in scores.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return found
 
 
 def show_few_labels(

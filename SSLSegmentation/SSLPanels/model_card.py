@@ -11,7 +11,7 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
-from .curves import flat
+from SSLEngine.jobs import flat
 
 #: A header beyond this size is no model of ours.
 MAX_HEADER_BYTES = 10_000_000

@@ -369,3 +369,9 @@ def test_the_remaining_time_counts_what_comes_between_the_steps(folder: Path, mo
         if step >= 50:
             eta = jobs.Events(folder).new()[-1]["eta_s"]
             assert eta == pytest.approx(2.0 * (1000 - step), rel=0.25)
+
+
+def test_scores_are_said_in_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reporter = jobs.Reporter(tmp_path, echo=True)
+    reporter.event("validated", step=20, scores={"crossings": {"line_mm": 52.104211083918344}, "mean_dice": 0.25})
+    assert capsys.readouterr().out == "validated step=20 scores.crossings.line_mm=52.1 scores.mean_dice=0.25\n"
