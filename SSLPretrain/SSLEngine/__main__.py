@@ -91,16 +91,12 @@ def pretrain(arguments: argparse.Namespace) -> int:
     settings = _common_settings(arguments)
     if arguments.pretext:
         settings["pretext"] = arguments.pretext.split(",")
-    if arguments.init:
-        settings["init"] = str(Path(arguments.init).resolve())
     return _training_job("pretrain", arguments, settings)
 
 
 def finetune(arguments: argparse.Namespace) -> int:
     """Trains for segmentation or for classes of exams, from a pretrained model or from scratch."""
     settings = _target_settings(arguments)
-    if arguments.init:
-        settings["init"] = str(Path(arguments.init).resolve())
     if arguments.labelled is not None:
         settings["labelled"] = arguments.labelled
     return _training_job("finetune", arguments, settings)
@@ -241,9 +237,7 @@ def study_labels(arguments: argparse.Namespace) -> int:
     except ValueError:
         msg = f"--counts expects numbers, for instance 1,2,5,10, and found '{counts}'."
         raise SettingsError(msg) from None
-    if arguments.init:
-        common["init"] = str(Path(arguments.init).resolve())
-    else:
+    if not arguments.init:
         shared = {k: v for k, v in common.items() if k in SHARED_SETTINGS}
         pretext = (arguments.pretext or "positions").split(",")
         settings["pretrain"] = {**shared, "pretext": pretext}
@@ -273,6 +267,8 @@ def _common_settings(arguments: argparse.Namespace) -> dict[str, Any]:
         settings["network"] = {"kind": arguments.network}
     for text in arguments.set or ():
         _set(settings, text)
+    if arguments.init:
+        settings["init"] = str(Path(arguments.init).resolve())
     return settings
 
 

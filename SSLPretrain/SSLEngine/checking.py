@@ -31,7 +31,7 @@ def check(settings: Pretrain | Finetune | LabelStudy) -> None:
         return
     start = Start.read(settings.init)
     if isinstance(settings, Pretrain):
-        check_names((*settings.pretext, *settings.weights))
+        check_names(settings.weights)
         agreed = going_on(settings, start)
         heads_for(agreed.network.kind, make_pretexts(agreed.pretext, agreed))
         return

@@ -81,9 +81,7 @@ def finetune_classifier(settings: Finetune, reporter: Reporter) -> Path:
         watched = watched[: max(1, SCORED_SLICES // settings.bag)]
         slices = gather([*chosen, *watched], [], grid, [], device, reporter, labelled=frozenset())
         run, report = classifier_run(settings, start, grid, slices, chosen, watched, groups, device)
-        if report is not None and rank == 0:
-            print(report.table(), flush=True)
-        announce(reporter, run, device, world)
+        announce(reporter, run, device, world, report)
         trained = train(run, reporter, rank, world)
         card = classification_card(run, settings, start, grid, groups, organ_of(cohort.studies))
         if watched:

@@ -85,9 +85,7 @@ def finetune(settings: Finetune, reporter: Reporter) -> Path:
         slices = gather([*chosen, *others], pretexts, grid, list(names), device, reporter, visible)
         described = taught_network(described, settings, grid, slices, chosen, names)
         run, report = finetune_run(settings, start, described, grid, slices, chosen, watched, pretexts, names, device)
-        if report is not None and rank == 0:
-            print(report.table(), flush=True)
-        announce(reporter, run, device, world)
+        announce(reporter, run, device, world, report)
         trained = train(run, reporter, rank, world)
         card = segmentation_card(run, settings, start, described, grid, names, organ_of(cohort.studies))
         model = only_segmentation(trained, card, device)

@@ -84,10 +84,9 @@ def pretrain_on(
         settings.network, pretexts[0], slices, learned, patch, settings.augmentation, settings.seed
     )
     network = make_network(described, heads, settings.grid.spacing_mm, pretext=True)
+    report = None
     if start.card is not None:
         report = transfer(start.weights, network, {name: name for name in start.weights}, PARTS[kind]["all"])
-        if rank == 0:
-            print(report.table(), flush=True)
     run = Run(
         network=network.to(device),
         slices=slices,
@@ -99,7 +98,7 @@ def pretrain_on(
         held_out=held_out,
         learning=LEARNING[kind],
     )
-    announce(reporter, run, device, world)
+    announce(reporter, run, device, world, report)
     trained = train(run, reporter, rank, world)
     card = Card(
         kind="pretrained",

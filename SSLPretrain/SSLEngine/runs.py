@@ -17,6 +17,7 @@ from . import __version__
 from . import jobs
 from .jobs import Reporter
 from .models import Card
+from .models import TransferReport
 from .models import save_model
 from .models import seen_by
 from .pretext.base import Pretext
@@ -152,8 +153,12 @@ def organ_of(studies: Sequence[Study]) -> str:
     return organs.pop() if len(organs) == 1 else "unknown"
 
 
-def announce(reporter: Reporter, run: Run, device: torch.device, world: int) -> None:
-    """Tells what a run is about to learn from what, and where."""
+def announce(
+    reporter: Reporter, run: Run, device: torch.device, world: int, report: TransferReport | None = None
+) -> None:
+    """Tells what a run is about to learn from what, and where, and what was carried over."""
+    if report is not None and not isinstance(reporter, Silent):
+        print(report.table(), flush=True)
     subjects = len({i.subject for i in run.slices.infos})
     weights = sum(p.numel() for p in run.network.parameters()) / 1e6
     learned = [f"{len(s.indices)} slices for {', '.join(t.name for t, _ in s.tasks)}" for s in run.streams]
