@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from msgspec import structs
 
 from SSLEngine.networks.torchvision_ops import load_torchvision
 from SSLEngine.networks.torchvision_ops import nms
@@ -26,6 +27,8 @@ from SSLEngine.networks.mask_head import align
 from SSLEngine.networks.mask_head import crop
 from SSLEngine.networks.mask_head import paste
 from SSLEngine.networks.mask_rcnn import MaskRCNN
+from SSLEngine.networks.naming import pixel_loss
+from SSLEngine.networks.naming import region_classes
 
 SMALL = MaskRcnn(channels=32, anchors_mm=(10.0, 16.0, 24.0, 40.0, 60.0), proposals=60, sampled=32)
 
@@ -173,9 +176,10 @@ def parts(network: torch.nn.Module) -> set[str]:
 
 def test_parameters_fall_into_the_parts_that_a_transfer_names() -> None:
     network = MaskRCNN(SMALL, 1.0, 3, pretext=True)
-    assert parts(network) == {"backbone", "fpn", "rpn", "box_head", "mask_head", "predictors", "restoration"}
+    shared = {"backbone", "fpn", "rpn", "box_head", "mask_head", "predictors"}
+    assert parts(network) == {*shared, "restoration", "naming"}
     other = MaskRCNN(SMALL, 1.0, 5)
-    assert "restoration" not in parts(other)
+    assert parts(other) == shared
     changed = {
         name for name, value in other.named_parameters() if value.shape != dict(network.named_parameters())[name].shape
     }
@@ -250,16 +254,17 @@ def test_losses_are_weighted_and_the_same_for_the_same_seed() -> None:
     images, targets = ellipses(2, 64, 0)
     network = MaskRCNN(SMALL, 1.0, 2, pretext=True)
     heavy = deepcopy(network)
-    heavy.settings = MaskRcnn(anchors_mm=SMALL.anchors_mm, class_weight=2, mask_weight=3, restoration_weight=0)
+    heavy.settings = MaskRcnn(
+        anchors_mm=SMALL.anchors_mm, class_weight=2, mask_weight=3, restoration_weight=0, pixel_weight=4
+    )
     found = []
     for one in (network, network, heavy):
         torch.manual_seed(3)
         found.append({name: float(loss.detach()) for name, loss in one(images, targets).items()})
     assert found[0] == found[1]
-    assert list(found[0]) == ["objectness", "rpn_box", "class", "box", "mask", "restoration"]
-    assert found[2] == pytest.approx(
-        {**found[0], "class": 2 * found[0]["class"], "mask": 3 * found[0]["mask"], "restoration": 0}
-    )
+    assert list(found[0]) == ["objectness", "rpn_box", "class", "box", "mask", "restoration", "pixels"]
+    weights = {"class": 2, "mask": 3, "restoration": 0, "pixels": 4}
+    assert found[2] == pytest.approx({name: weights.get(name, 1) * loss for name, loss in found[0].items()})
 
 
 @pytest.mark.parametrize("empty", [1, 2])
@@ -318,11 +323,20 @@ def test_losses_are_those_with_the_own_operators(monkeypatch: pytest.MonkeyPatch
 
 
 def found_by(
-    patch: pytest.MonkeyPatch, logits: list[list[float]], boxes: list[list[float]], pretext: bool
+    patch: pytest.MonkeyPatch,
+    logits: list[list[float]],
+    boxes: list[list[float]],
+    pretext: bool,
+    named: bool = False,
 ) -> dict[str, torch.Tensor]:
     """What a network makes of proposals that its first stage leaves where they are, with such class logits."""
-    network = MaskRCNN(SMALL, 1.0, 2, pretext=pretext).eval()
+    network = MaskRCNN(structs.replace(SMALL, pixel_weight=float(named)), 1.0, 2, pretext=pretext).eval()
     network.score_threshold = 0.05
+    if named:
+        logits_of_pixels = torch.zeros(1, 3, 64, 64)
+        # Background is the likeliest everywhere; of the classes the second, right of the middle the first.
+        logits_of_pixels[:, 0], logits_of_pixels[:, 1, :, 32:], logits_of_pixels[:, 2, :, :32] = 5.0, 2.0, 2.0
+        patch.setattr(network.naming, "forward", lambda fine, stem, pyramid: logits_of_pixels)
     patch.setattr(network.rpn, "forward", lambda images, levels, targets: ([torch.tensor(boxes)], {}))
     still = torch.zeros(len(boxes), 4 * 3)
     patch.setattr(network.predictors, "boxes", lambda features: (torch.tensor(logits), still))
@@ -340,10 +354,59 @@ def test_of_a_pretext_each_place_is_one_region(monkeypatch: pytest.MonkeyPatch) 
     assert found["labels"].tolist() == [1, 2]
     assert found["scores"].tolist() == pytest.approx([0.9, 0.3])
     torch.testing.assert_close(found["boxes"], torch.tensor([boxes[0], boxes[2]]))
+    # What the pixels say names them; that they are regions, and how surely, is the boxes' word.
+    named = found_by(monkeypatch, logits, boxes, pretext=True, named=True)
+    assert named["labels"].tolist() == [2, 1]
+    torch.testing.assert_close(named["scores"], found["scores"])
     # Structures may lie in each other: there, each class has regions of its own.
     found = found_by(monkeypatch, logits, boxes, pretext=False)
     assert found["labels"].tolist() == [2, 1, 2, 1]
     assert found["scores"].tolist() == pytest.approx([0.8, 0.5, 0.2, 0.1])
+
+
+def test_a_region_has_the_class_that_its_pixels_are_likeliest_of() -> None:
+    logits = torch.zeros(3, 4, 6)
+    logits[0] = 9.0
+    logits[1, :, :3], logits[2, :, 3:] = 2.0, 3.0
+    masks = torch.zeros(3, 4, 6)
+    masks[0, :, :3] = 1
+    # Two columns of the first class and three of the second.
+    masks[1, 1:3, 1:] = 0.8
+    named = region_classes(logits, masks)
+    assert named.argmax(1)[:2].tolist() == [0, 1]
+    expected = logits[:, :, [0, 5]].log_softmax(0)[1:, 0]
+    torch.testing.assert_close(named[0], expected[:, 0])
+    torch.testing.assert_close(named[1], 0.4 * expected[:, 0] + 0.6 * expected[:, 1])
+    # Nothing is said of a region without pixels, and nothing divides by zero.
+    assert named[2].tolist() == [0.0, 0.0]
+
+
+def test_of_overlapping_regions_the_later_names_the_pixels() -> None:
+    masks = torch.zeros(2, 8, 8, dtype=torch.bool)
+    masks[0, :, :6], masks[1, :, 4:] = True, True
+    targets = [
+        {"masks": masks, "labels": torch.tensor([1, 2])},
+        {"masks": masks[:0], "labels": torch.zeros(0, dtype=torch.int64)},
+    ]
+    right = torch.zeros(2, 3, 8, 8)
+    right[0, 1, :, :4], right[0, 2, :, 4:], right[1, 0] = 20.0, 20.0, 20.0
+    assert float(pixel_loss(right, targets)) < 1e-6
+    wrong = right.clone()
+    wrong[0, 1, :, :6] = 25.0
+    # Sixteen of 64 pixels are called the first class by 5, beside the other image's background of a tenth.
+    assert float(pixel_loss(wrong, targets)) == pytest.approx(16 * 5 / (64 + 0.1 * 64), rel=0.01)
+
+
+def test_the_finest_layers_stay_where_the_image_is() -> None:
+    network = MaskRCNN(SMALL, 1.0, 2)
+    image = torch.randn(1, 1, 64, 96, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    maps = network.backbone(image)
+    assert [tuple(maps[name].shape[-2:]) for name in ("fine", "stem", "0")] == [(64, 96), (32, 48), (16, 24)]
+    maps["fine"][0, :, 20, 30].sum().backward()
+    assert image.grad is not None
+    # Two layers of 3 x 3 see two pixels to each side; through group norm all others count a little.
+    row, column = divmod(int(image.grad[0, 0].abs().argmax()), 96)
+    assert max(abs(row - 20), abs(column - 30)) <= 2
 
 
 # ---------------------------------------------------------------------------------------------
@@ -354,7 +417,7 @@ def test_it_finds_names_outlines_and_restores_what_it_has_seen() -> None:
     torch.manual_seed(5)
     images, targets = ellipses(2, 64, 5)
     network = MaskRCNN(SMALL, 1.0, 2, pretext=True)
-    losses = learn(network, images, targets, 60)
+    losses = learn(network, images, targets, 100)
     assert losses[-1] < losses[0] / 3
     network.eval()
     with torch.no_grad():

@@ -17,7 +17,9 @@ from .torchvision_ops import roi_align
 GROUP = 16
 #: Side of a region with which the pyramid's third level deals (Lin et al. 2017, equation 1).
 CANONICAL_SIDE = 224
-#: Channels of the backbone's first layer, of stride 2.
+#: Channels of the backbone's layers at full resolution.
+FINE_CHANNELS = 16
+#: Channels of its first layer of stride 2.
 STEM_CHANNELS = 64
 #: Samples of a bin along each axis.
 SAMPLES = 2

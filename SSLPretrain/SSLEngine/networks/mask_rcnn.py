@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -21,6 +22,7 @@ from torch.nn import functional
 from ..settings import PYRAMID_LEVELS
 from ..settings import MaskRcnn
 from .attention import FeatureNetwork
+from .mask_head import FINE_CHANNELS
 from .mask_head import GROUP
 from .mask_head import STEM_CHANNELS
 from .mask_head import MaskHead
@@ -29,6 +31,9 @@ from .mask_head import convolution
 from .mask_head import crop
 from .mask_head import group_norm
 from .mask_head import paste
+from .naming import PixelNamer
+from .naming import pixel_loss
+from .naming import region_classes
 from .torchvision_ops import load_torchvision
 from .torchvision_ops import nms
 
@@ -47,18 +52,42 @@ COARSEST_STRIDE = 32
 Target = Mapping[str, torch.Tensor]
 
 
+class Maps(NamedTuple):
+    """What the backbone and the pyramid make of a batch.
+
+    Attributes:
+        fine: ``(B, FINE_CHANNELS, H, W)``.
+        stem: ``(B, STEM_CHANNELS, H / 2, W / 2)``.
+        levels: The pyramid by level, of stride 4, 8, ..., and a last one, pooled, that serves the first stage alone.
+    """
+
+    fine: torch.Tensor
+    stem: torch.Tensor
+    levels: dict[str, torch.Tensor]
+
+    @property
+    def pyramid(self) -> list[torch.Tensor]:
+        """The levels that regions are cut from, finest first."""
+        return list(self.levels.values())[:-1]
+
+    def of(self, number: int) -> Maps:
+        """Those of one image of the batch."""
+        one = slice(number, number + 1)
+        return Maps(self.fine[one], self.stem[one], {name: x[one] for name, x in self.levels.items()})
+
+
 class MaskRCNN(FeatureNetwork):
     """Finds, names, outlines and, after distortion, restores instances.
 
     Parameters are named after parts, so that a transfer can choose: ``backbone.``, ``fpn.``, ``rpn.``, ``box_head.``,
-    ``mask_head.``, ``predictors.`` (the last layers, which depend on the classes) and ``restoration.``.
+    ``mask_head.``, ``predictors.`` (the last layers, which depend on the classes), ``restoration.`` and ``naming.``.
 
     Args:
         settings: Sizes and switches; ``anchors_mm`` must be filled.
         spacing_mm: Pixel spacing of the images.
         classes: Number of classes without background.
-        pretext: Whether it learns a pretext instead of segmentation: then it has the restoration branch that the
-            settings want, and what overlaps is one region, whatever its class.
+        pretext: Whether it learns a pretext instead of segmentation: then it has the branches that the settings want to
+            restore and to name pixels, and what overlaps is one region, whatever its class.
 
     Attributes:
         factor: What the sides of an image must be multiples of.
@@ -96,6 +125,7 @@ class MaskRCNN(FeatureNetwork):
             self.restoration["region"] = nn.Sequential(convolution(channels, channels), nn.Conv2d(channels, 1, 1))
         if kinds in ("image", "both"):
             self.restoration["image"] = ImageRestorer(channels)
+        self.naming = PixelNamer(channels, classes) if pretext and settings.pixel_weight else None
         self.sampler = make_sampler(settings)
         # Convolutions on a processor are half again as fast in this order.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -110,8 +140,8 @@ class MaskRCNN(FeatureNetwork):
                 may be 0.
 
         Returns:
-            In training the weighted losses ``objectness``, ``rpn_box``, ``class``, ``box``, ``mask`` and
-            ``restoration``. Otherwise for each image ``boxes``, ``labels``, ``scores``, ``masks`` ``(n, H, W)`` (the
+            In training the weighted losses ``objectness``, ``rpn_box``, ``class``, ``box``, ``mask``, ``restoration``
+            and ``pixels``. Otherwise for each image ``boxes``, ``labels``, ``scores``, ``masks`` ``(n, H, W)`` (the
             probability of each pixel) and, with a restoration branch, ``restored`` ``(1, H, W)``, the image with what
             was found replaced.
 
@@ -121,24 +151,22 @@ class MaskRCNN(FeatureNetwork):
         height, width = images.shape[-2:]
         spare = (0, -width % COARSEST_STRIDE, 0, -height % COARSEST_STRIDE)
         images = functional.pad(images, spare, mode="replicate")
-        stem, levels = self._levels(images)
+        maps = self._maps(images)
         if not self.training:
-            return [cut_back(found, height, width) for found in self._detect(images, stem, levels)]
+            return [cut_back(found, height, width) for found in self._detect(images, maps)]
         if targets is None:
             msg = "Expected targets in training mode, and found none; call eval() for detections"
             raise ValueError(msg)
-        return self._losses(images, stem, levels, [continued(target, spare) for target in targets])
+        return self._losses(images, maps, [continued(target, spare) for target in targets])
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Images to ``(B, feature_channels)``: mean and maximum of each level of the pyramid, for classification."""
-        levels = list(self._levels(images)[1].values())[:-1]
+        levels = self._maps(images).pyramid
         return torch.cat([pooled for x in levels for pooled in (x.mean((-2, -1)), x.amax((-2, -1)))], 1).float()
 
-    def _levels(self, images: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The stem and the pyramid, finest level first; its last one, pooled, serves the first stage alone."""
-        maps = self.backbone(images.contiguous(memory_format=torch.channels_last))
-        stem = maps.pop("stem")
-        return stem, self.fpn(maps)
+    def _maps(self, images: torch.Tensor) -> Maps:
+        found = self.backbone(images.contiguous(memory_format=torch.channels_last))
+        return Maps(found.pop("fine"), found.pop("stem"), self.fpn(found))
 
     def _propose(
         self, images: torch.Tensor, levels: dict[str, torch.Tensor], targets: Sequence[Target] | None
@@ -149,21 +177,19 @@ class MaskRCNN(FeatureNetwork):
         proposals, losses = self.rpn(ImageList(images, shapes), levels, targets)
         return proposals, losses
 
-    def _losses(
-        self, images: torch.Tensor, stem: torch.Tensor, levels: dict[str, torch.Tensor], targets: Sequence[Target]
-    ) -> dict[str, torch.Tensor]:
+    def _losses(self, images: torch.Tensor, maps: Maps, targets: Sequence[Target]) -> dict[str, torch.Tensor]:
         from torchvision.models.detection.roi_heads import fastrcnn_loss
 
         weights = self.settings
-        proposals, first = self._propose(images, levels, targets)
-        pyramid = list(levels.values())[:-1]
+        proposals, first = self._propose(images, maps.levels, targets)
+        pyramid = maps.pyramid
         boxes, matched, labels, offsets = self.sampler.select_training_samples(proposals, list(targets))
         logits, deltas = self.predictors.boxes(self.box_head(align(pyramid, boxes, BOX_SIDE)))
         class_loss, box_loss = fastrcnn_loss(logits, deltas, labels, offsets)
-        mask_loss = restoration = images.new_zeros(())
+        mask_loss = restoration = pixels = images.new_zeros(())
         positive = Positives.among(boxes, matched, labels, targets)
         if len(positive.labels):
-            regions = self.mask_head(stem, pyramid, positive.boxes)
+            regions = self.mask_head(maps.stem, pyramid, positive.boxes)
             wanted = positive.cut("masks", regions.shape[-1]) >= 0.5
             mask_loss = binary_loss(self.predictors.masks(regions), positive.labels, wanted)
             if "region" in self.restoration:
@@ -173,6 +199,8 @@ class MaskRCNN(FeatureNetwork):
             clean = torch.stack([target["clean"] for target in targets])
             wanted = torch.stack([target["masks"].bool().any(0, keepdim=True) for target in targets])
             restoration = restoration + masked_l1(self.restoration["image"](images, pyramid), clean, wanted)
+        if self.naming is not None:
+            pixels = pixel_loss(self.naming(maps.fine, maps.stem, pyramid), targets)
         return {
             "objectness": first["loss_objectness"],
             "rpn_box": first["loss_rpn_box_reg"],
@@ -180,28 +208,29 @@ class MaskRCNN(FeatureNetwork):
             "box": box_loss,
             "mask": weights.mask_weight * mask_loss,
             "restoration": weights.restoration_weight * restoration,
+            "pixels": weights.pixel_weight * pixels,
         }
 
-    def _detect(
-        self, images: torch.Tensor, stem: torch.Tensor, levels: dict[str, torch.Tensor]
-    ) -> list[dict[str, torch.Tensor]]:
-        proposals, _ = self._propose(images, levels, None)
-        pyramid, shape = list(levels.values())[:-1], (images.shape[-2], images.shape[-1])
-        results = self._named(pyramid, proposals, shape)
-        wholes = self.restoration["image"](images, pyramid) if "image" in self.restoration else None
+    def _detect(self, images: torch.Tensor, maps: Maps) -> list[dict[str, torch.Tensor]]:
+        proposals, _ = self._propose(images, maps.levels, None)
+        shape = (images.shape[-2], images.shape[-1])
+        results = self._found(maps.pyramid, proposals, shape)
+        wholes = self.restoration["image"](images, maps.pyramid) if "image" in self.restoration else None
         for number, result in enumerate(results):
             # One image after the other, so that many doubtful regions in a batch do not fill the memory.
-            one = slice(number, number + 1)
-            regions = self.mask_head(stem[one], [x[one] for x in pyramid], [result["boxes"]])
+            own = maps.of(number)
+            regions = self.mask_head(own.stem, own.pyramid, [result["boxes"]])
             logits = self.predictors.masks(regions)
-            own = logits[torch.arange(len(regions), device=logits.device), result["labels"] - 1]
-            result["masks"] = paste(own.sigmoid(), result["boxes"], shape)
+            result["masks"] = paste(of_class(logits, result["labels"]).sigmoid(), result["boxes"], shape)
+            if self.naming is not None:
+                named = region_classes(self.naming(own.fine, own.stem, own.pyramid)[0], result["masks"])
+                result["labels"] = named.argmax(1) + 1
             if self.restoration:
                 whole = None if wholes is None else wholes[number]
                 result["restored"] = self._restored(images[number], whole, regions, result)
         return results
 
-    def _named(
+    def _found(
         self, pyramid: list[torch.Tensor], proposals: list[torch.Tensor], shape: tuple[int, int]
     ) -> list[dict[str, torch.Tensor]]:
         """What the proposals of each image turn out to be: ``boxes``, ``scores`` and ``labels``, surest first."""
@@ -308,8 +337,12 @@ def binary_loss(logits: torch.Tensor, labels: torch.Tensor, wanted: torch.Tensor
         labels: ``(k,)`` from 1.
         wanted: ``(k, S, S)`` bool.
     """
-    own = logits[torch.arange(len(labels), device=labels.device), labels - 1]
-    return functional.binary_cross_entropy_with_logits(own.float(), wanted.float())
+    return functional.binary_cross_entropy_with_logits(of_class(logits, labels).float(), wanted.float())
+
+
+def of_class(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Mask logits ``(k, classes, S, S)`` to those of each region's class ``(k,)``, from 1: ``(k, S, S)``."""
+    return logits[torch.arange(len(labels), device=labels.device), labels - 1]
 
 
 def masked_l1(found: torch.Tensor, wanted: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
@@ -401,17 +434,35 @@ class ImageRestorer(nn.Module):
         return images + self.last(self.refine(torch.cat((fine, images.to(fine)), 1))).float()
 
 
-def make_backbone(name: str) -> tuple[nn.Module, list[int]]:
-    """A residual network of torchvision with one input channel and group norm; also the channels of its four levels."""
+class Backbone(nn.Module):
+    """Two layers at full resolution, where textures are, and a residual network.
+
+    Args:
+        body: The residual network; takes ``FINE_CHANNELS`` channels and returns its maps by name.
+    """
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.fine = nn.Sequential(convolution(1, FINE_CHANNELS), convolution(FINE_CHANNELS, FINE_CHANNELS))
+        self.body = body
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Images ``(B, 1, H, W)`` to maps by name: ``fine``, ``stem``, and ``0`` to ``3`` of stride 4, 8, 16, 32."""
+        fine = self.fine(images)
+        return {"fine": fine, **self.body(fine)}
+
+
+def make_backbone(name: str) -> tuple[Backbone, list[int]]:
+    """A residual network of torchvision with group norm on layers at full resolution; the channels of its levels."""
     from torchvision.models import resnet
     from torchvision.models._utils import IntermediateLayerGetter
 
     body = getattr(resnet, name)(weights=None, norm_layer=group_norm)
-    body.conv1 = nn.Conv2d(1, STEM_CHANNELS, 7, 2, 3, bias=False)
+    body.conv1 = nn.Conv2d(FINE_CHANNELS, STEM_CHANNELS, 5, 2, 2, bias=False)
     nn.init.kaiming_normal_(body.conv1.weight, mode="fan_out", nonlinearity="relu")
     widths = [level[-1].conv1.in_channels for level in (body.layer1, body.layer2, body.layer3, body.layer4)]
     names = {"relu": "stem", **{f"layer{number + 1}": str(number) for number in range(4)}}
-    return IntermediateLayerGetter(body, names), widths
+    return Backbone(IntermediateLayerGetter(body, names)), widths
 
 
 def make_pyramid(widths: list[int], channels: int) -> nn.Module:

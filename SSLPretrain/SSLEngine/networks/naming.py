@@ -1,0 +1,89 @@
+"""The class of every pixel beside that of every region, by which a pretext's Mask R-CNN names what it finds.
+
+The semantic branch of Hybrid Task Cascade (Chen et al., CVPR 2019), on the backbone's layers at full resolution: what
+tells shuffled pixels from noise lies between neighbouring pixels, of which a box's 7 x 7 cells keep nothing. Sizes are
+ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from .mask_head import FINE_CHANNELS
+from .mask_head import STEM_CHANNELS
+from .mask_head import convolution
+
+#: Channels of the branch.
+CHANNELS = 32
+#: Weight of pixels outside all regions, which are most of an image.
+BACKGROUND_WEIGHT = 0.1
+
+
+class PixelNamer(nn.Module):
+    """Class logits of every pixel from the pyramid, the stem and the finest layers.
+
+    Args:
+        channels: Channels of the pyramid.
+        classes: Classes without background.
+    """
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, CHANNELS, 1)
+        self.stem = nn.Conv2d(STEM_CHANNELS, CHANNELS, 1)
+        self.fuse = convolution(CHANNELS, CHANNELS)
+        self.last = nn.Sequential(convolution(CHANNELS + FINE_CHANNELS, CHANNELS), nn.Conv2d(CHANNELS, classes + 1, 1))
+
+    def forward(self, fine: torch.Tensor, stem: torch.Tensor, pyramid: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Class logits, background first.
+
+        Args:
+            fine: ``(B, FINE_CHANNELS, H, W)``.
+            stem: ``(B, STEM_CHANNELS, H / 2, W / 2)``.
+            pyramid: Levels of stride 4, 8, ..., finest first.
+
+        Returns:
+            ``(B, 1 + classes, H, W)`` float32.
+        """
+        shape = pyramid[0].shape[-2:]
+        coarse = torch.stack([functional.interpolate(self.reduce(x), shape, mode="bilinear") for x in pyramid]).sum(0)
+        half = self.fuse(functional.interpolate(coarse, stem.shape[-2:], mode="bilinear") + self.stem(stem))
+        whole = functional.interpolate(half, fine.shape[-2:], mode="bilinear")
+        logits: torch.Tensor = self.last(torch.cat((whole, fine), 1)).float()
+        return logits
+
+
+def pixel_loss(logits: torch.Tensor, targets: Sequence[Mapping[str, torch.Tensor]]) -> torch.Tensor:
+    """Cross-entropy of every pixel's class; of two regions that overlap the later lies on top.
+
+    Args:
+        logits: ``(B, 1 + classes, H, W)``.
+        targets: For each image ``masks`` ``(n, H, W)`` and ``labels`` ``(n,)`` from 1.
+    """
+    weights = torch.ones(logits.shape[1], device=logits.device)
+    weights[0] = BACKGROUND_WEIGHT
+    return functional.cross_entropy(logits, torch.stack([_classes(t, logits.shape[-2:]) for t in targets]), weights)
+
+
+def _classes(target: Mapping[str, torch.Tensor], shape: torch.Size) -> torch.Tensor:
+    found = torch.zeros(shape, dtype=torch.int64, device=target["labels"].device)
+    for mask, label in zip(target["masks"], target["labels"], strict=True):
+        found = torch.where(mask.bool(), label, found)
+    return found
+
+
+def region_classes(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """Log probability of each class for regions of one image: the mean over a region's pixels, ``(n, classes)``.
+
+    Args:
+        logits: ``(1 + classes, H, W)``.
+        masks: ``(n, H, W)`` probability that a pixel belongs to each region.
+    """
+    shares = logits.log_softmax(0)[1:].flatten(1)
+    weights = masks.flatten(1).to(shares)
+    return weights @ shares.T / weights.sum(1, keepdim=True).clamp(min=1)
