@@ -322,9 +322,8 @@ def _training_job(kind: str, arguments: argparse.Namespace, settings: dict[str, 
             raise SettingsError(msg)
         # They need msgspec and torch: a prepared job takes its folder first, so that a missing package is told there.
         from .settings import KINDS
-        from .settings import parse
+        from .starting import completed
 
-        typed = parse(settings, KINDS[kind])
         for name in ("data", "init", "groups"):
             path = getattr(arguments, name, None)
             if path and not Path(path).exists():
@@ -332,8 +331,8 @@ def _training_job(kind: str, arguments: argparse.Namespace, settings: dict[str, 
                 raise SettingsError(msg)
         from .checking import check
 
-        # What cannot be used leaves no job folder behind.
-        check(typed)
+        # What cannot be used leaves no job folder behind; the folder holds what was said, and nothing of the model.
+        check(completed(settings, KINDS[kind]))
         folder = jobs.create(Path(arguments.out), kind, settings) if first else Path(arguments.out).resolve()
         if arguments.prepare:
             _say(arguments, jobs.status(folder).as_json(), f"Prepared {folder}")
@@ -344,18 +343,18 @@ def _training_job(kind: str, arguments: argparse.Namespace, settings: dict[str, 
         from .settings import Finetune
         from .settings import LabelStudy
         from .settings import Pretrain
-        from .settings import parse
+        from .starting import completed
 
         document: Any = None
         message = f"The model is {folder / jobs.MODEL_FILE}"
         if kind == "pretrain":
-            pretraining.pretrain(parse(settings, Pretrain), reporter)
+            pretraining.pretrain(completed(settings, Pretrain), reporter)
         elif kind == "finetune":
-            finetuning.finetune(parse(settings, Finetune), reporter)
+            finetuning.finetune(completed(settings, Finetune), reporter)
         else:
             from . import few_labels
 
-            document = few_labels.run_label_study(parse(settings, LabelStudy), reporter)
+            document = few_labels.run_label_study(completed(settings, LabelStudy), reporter)
             message = f"The figures are in {folder / few_labels.RESULTS_FILE}"
             if not arguments.json:
                 print(few_labels.summary(document), flush=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from msgspec import structs
@@ -13,12 +15,15 @@ from msgspec import structs
 from .models import PARTS
 from .models import Card
 from .models import load_model
+from .models import read_card
 from .networks.attention import StudyClassifier
 from .settings import Finetune
 from .settings import Grid
+from .settings import LabelStudy
 from .settings import Network
 from .settings import Pretrain
 from .settings import SettingsError
+from .settings import SettingsType
 from .settings import parse
 from .settings import plain
 from .slices import HOST_ROLES
@@ -45,8 +50,50 @@ class Start:
         return cls(card, body.state_dict())
 
 
+def completed(settings: Mapping[str, Any], kind: type[SettingsType]) -> SettingsType:
+    """Plain settings to typed ones; what they do not say of grid and network is that of the model to start from.
+
+    In a few-label study that pretrains first, it is that of the pretraining.
+
+    Raises:
+        SettingsError: A field is unknown, missing or out of range.
+        ModelError: The model cannot be used.
+    """
+    typed = parse(settings, kind)
+    if isinstance(typed, LabelStudy):
+        pretrain = completed(settings["pretrain"], Pretrain) if typed.pretrain else None
+        finetune = completed(settings["finetune"], Finetune)
+        if pretrain is not None and finetune.init is None:
+            finetune = parse(over(settings["finetune"], pretrain.grid, pretrain.network), Finetune)
+        return structs.replace(typed, pretrain=pretrain, finetune=finetune)
+    assert isinstance(typed, (Pretrain, Finetune))
+    if typed.init is None:
+        return typed
+    card = read_card(Path(typed.init))
+    return parse(over(settings, parse(card.grid, Grid), parse(card.network, Network)), kind)
+
+
+def over(settings: Mapping[str, Any], grid: Grid, network: Network) -> dict[str, Any]:
+    """Plain settings of a training laid over the grid and network of a model, all but its anchors.
+
+    Anchors stay out, so that those which somebody gave can be told from those which a cohort's regions gave.
+    """
+    network = structs.replace(network, mask_rcnn=structs.replace(network.mask_rcnn, anchors_mm=()))
+    said = {name: settings.get(name) or {} for name in ("grid", "network")}
+    described = plain(network)
+    return {
+        **settings,
+        "grid": {**plain(grid), **said["grid"]},
+        "network": {
+            **described,
+            **said["network"],
+            "mask_rcnn": {**described["mask_rcnn"], **said["network"].get("mask_rcnn", {})},
+        },
+    }
+
+
 def going_on(settings: Pretrain, start: Start) -> Pretrain:
-    """The settings of a pretraining that goes on from a model: grid and network are the model's where nothing is said.
+    """The :func:`completed` settings of a pretraining, agreed with the model that it goes on from.
 
     A task that the model has learned goes on with the target that it was learned with.
 
@@ -58,11 +105,7 @@ def going_on(settings: Pretrain, start: Start) -> Pretrain:
     if start.card.kind != "pretrained":
         msg = f"{settings.init} is a {start.card.kind} model, and a pretraining goes on from a pretrained one alone."
         raise SettingsError(msg)
-    said = Finetune(
-        data=settings.data,
-        grid=None if settings.grid == Grid() else settings.grid,
-        network=None if settings.network == Network() else settings.network,
-    )
+    said = Finetune(data=settings.data, grid=settings.grid, network=settings.network)
     known = {name: target for name, target in start.card.pretexts.items() if name in settings.pretext}
     agreed = parse({**plain(settings), **known}, Pretrain)
     return structs.replace(agreed, grid=agreed_grid(said, start), network=agreed_network(said, start))
@@ -119,9 +162,6 @@ def agreed_network(settings: Finetune, start: Start) -> Network:
         raise SettingsError(msg)
     if pretrained is None or wanted.kind == "unet":
         return wanted
-    if wanted == Network(kind="mask-rcnn"):
-        # Nothing but the kind was said.
-        return pretrained
     anchors = wanted.mask_rcnn.anchors_mm or pretrained.mask_rcnn.anchors_mm
     return structs.replace(wanted, mask_rcnn=structs.replace(wanted.mask_rcnn, anchors_mm=anchors))
 

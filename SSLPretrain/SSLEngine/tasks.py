@@ -318,11 +318,11 @@ def forecast(kind: str, settings: Mapping[str, Any], outer: Reporter) -> dict[st
     from . import pretraining
     from .settings import Finetune
     from .settings import Pretrain
-    from .settings import parse
+    from .starting import completed
 
     with tempfile.TemporaryDirectory(prefix="forecast-") as folder:
         reporter = _FirstSteps(Path(folder), outer)
-        wanted = parse(settings, Pretrain) if kind == "pretrain" else parse(settings, Finetune)
+        wanted = completed(settings, Pretrain) if kind == "pretrain" else completed(settings, Finetune)
         tried = replace(wanted, schedule=replace(wanted.schedule, validate_every=FORECAST_STEPS))
         with contextlib.suppress(Cancelled):
             if isinstance(tried, Pretrain):

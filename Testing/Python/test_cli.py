@@ -181,6 +181,17 @@ BAD = [
 ]
 
 
+@pytest.mark.parametrize("verb", ["finetune", "study-labels"])
+def test_one_setting_of_the_grid_leaves_the_others_to_the_model(
+    verb: str, toy_cohort: Path, model: Path, tmp_path: Path
+) -> None:
+    job = tmp_path / "job"
+    words = [verb, "--data", toy_cohort, "--init", model, "--set", "grid.phases=0", "--out", job, "--prepare"]
+    assert main([str(w) for w in words]) == jobs.EXIT_FINISHED
+    settings = jobs.load(job)["settings"]
+    assert settings.get("finetune", settings)["grid"] == {"phases": 0}, "nothing of the model is written down"
+
+
 @pytest.mark.parametrize("words", BAD, ids=lambda w: " ".join(w)[:70])
 def test_what_is_wrong_is_told_in_one_sentence_and_leaves_nothing(
     words: list[str], toy_cohort: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from msgspec import structs
 from safetensors.torch import load_file
 from safetensors.torch import save_file
 
@@ -30,13 +31,16 @@ from SSLEngine.models import transfer
 from SSLEngine.networks.unet import TaskUNet
 from SSLEngine.settings import Finetune
 from SSLEngine.settings import Grid
+from SSLEngine.settings import LabelStudy
 from SSLEngine.settings import Network
+from SSLEngine.settings import Pretrain
 from SSLEngine.settings import SettingsError
 from SSLEngine.settings import parse
 from SSLEngine.settings import plain
 from SSLEngine.starting import Start
 from SSLEngine.starting import agreed_grid
 from SSLEngine.starting import agreed_network
+from SSLEngine.starting import completed
 
 WIDTHS = (4, 8, 16)
 BODY_AND_HEADS = (*PARTS["unet"]["all"], *HEADS["unet"])
@@ -260,6 +264,43 @@ def test_another_spacing_is_refused_and_what_is_left_out_is_taken_over() -> None
     assert agreed_network(settings(), start) == Network(widths=WIDTHS)
     assert agreed_network(settings(), Start(None, {})) == Network()
     assert agreed_grid(settings(), Start(None, {})) == Grid()
+
+
+@pytest.mark.parametrize("kind", [Pretrain, Finetune])
+def test_what_is_not_said_of_grid_and_network_is_the_models(kind: type[Pretrain | Finetune], tmp_path: Path) -> None:
+    file, grid = tmp_path / "model.safetensors", Grid(spacing_mm=3.0, patch=96, phases=4)
+    save_model(file, build(card()), card(grid=plain(grid)))
+
+    def agreed(**changes: Any) -> tuple[Grid, Network]:
+        made = completed({"data": {"path": "x"}, "init": str(file), **changes}, kind)
+        said = Finetune(data=made.data, grid=made.grid, network=made.network)
+        start = Start.read(made.init)
+        return agreed_grid(said, start), agreed_network(said, start)
+
+    assert agreed() == (grid, Network(widths=WIDTHS))
+    # A default that somebody gave is given: it overrides the model's.
+    assert agreed(grid={"phases": 2})[0] == structs.replace(grid, phases=2)
+    assert agreed(network={"mask_rcnn": {"score_threshold": 0.3}})[1].widths == WIDTHS
+    with pytest.raises(SettingsError, match=r"grid\.spacing_mm is 1\.75 but the model was pretrained at 3\.0"):
+        agreed(grid={"spacing_mm": 1.75})
+    with pytest.raises(SettingsError, match=r"field `grid\.patch`"):
+        agreed(grid={"patch": 40})
+
+
+def test_a_few_label_study_goes_on_with_the_grid_of_its_pretraining(tmp_path: Path) -> None:
+    data = {"data": {"path": "x"}}
+    first = {**data, "grid": {"spacing_mm": 3.0}, "network": {"widths": [4, 8, 12]}}
+    settings = {"pretrain": first, "finetune": {**data, "grid": {"phases": 0}}}
+    made = completed(settings, LabelStudy)
+    assert made.finetune.grid == Grid(spacing_mm=3.0, phases=0)
+    assert made.finetune.network == Network(widths=(4, 8, 12))
+    assert made.pretrain is not None
+    assert made.pretrain.grid == Grid(spacing_mm=3.0)
+    # A model that is given comes before the pretraining, which it spares.
+    file = tmp_path / "model.safetensors"
+    save_model(file, build(card()), card(grid=plain(Grid(spacing_mm=2.0))))
+    made = completed({"finetune": {**settings["finetune"], "init": str(file)}}, LabelStudy)
+    assert (made.finetune.grid, made.pretrain) == (Grid(spacing_mm=2.0, phases=0), None)
 
 
 def test_input_sides_follow_the_factor() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from msgspec import structs
 from safetensors.torch import load_file
 from safetensors.torch import save_file
 from torch.nn import functional
@@ -61,6 +62,7 @@ from SSLEngine.slices import make_batch
 from SSLEngine.slices import study_records
 from SSLEngine.starting import Start
 from SSLEngine.starting import agreed_network
+from SSLEngine.starting import over
 from SSLEngine.studies import read_cohort
 from SSLEngine.training import load_checkpoint
 
@@ -448,9 +450,15 @@ def test_settings_that_do_not_go_together_are_refused() -> None:
         agreed_network(settings(network=unet), start)
     pretrained = parse(card().network, Network)
     assert agreed_network(settings(), start) == pretrained
-    assert agreed_network(settings(network=rcnn), start) == pretrained, "nothing but the kind was said"
-    other = agreed_network(settings(network={**rcnn, "mask_rcnn": {"detections": 7}}), start).mask_rcnn
-    assert (other.detections, other.anchors_mm) == (7, pretrained.mask_rcnn.anchors_mm)
+
+    def on_model(said: dict[str, Any]) -> Network:
+        return agreed_network(settings(**over({"network": said}, Grid(), pretrained)), start)
+
+    assert on_model(rcnn) == pretrained, "nothing but the kind was said"
+    other = on_model({"mask_rcnn": {"detections": 7}})
+    assert other == structs.replace(pretrained, mask_rcnn=structs.replace(pretrained.mask_rcnn, detections=7))
+    given = (8.0, 12.0, 16.0, 24.0, 40.0)
+    assert on_model({"mask_rcnn": {"anchors_mm": given}}).mask_rcnn.anchors_mm == given
 
 
 def card(**changes: Any) -> Card:

@@ -41,6 +41,7 @@ from SSLEngine.slices import Record
 from SSLEngine.slices import SliceInfo
 from SSLEngine.slices import SliceSet
 from SSLEngine.starting import Start
+from SSLEngine.starting import completed
 from SSLEngine.starting import going_on
 from SSLEngine.targets import Segmentation
 from SSLEngine.targets import class_weights
@@ -169,13 +170,14 @@ def test_a_stopped_and_killed_run_ends_as_the_unbroken_one(
 def test_pretraining_goes_on_from_a_model(
     unbroken: Path, toy_cohort: Path, engine: Engine, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    # Nothing but where to start from is said, and the weights are to stay as they are.
+    # Little but where to start from is said, and the weights are to stay as they are.
     still = {"steps": 1, "rate": 1e-12, "weight_decay": 0.0, "average": 0.0}
     settings = {"data": {"path": str(toy_cohort)}, "init": str(unbroken / jobs.MODEL_FILE), "schedule": still}
     job = jobs.create(tmp_path / "job", "pretrain", settings)
-    path = pretrain(parse({**settings, "pretext": ["positions", "location"]}, Pretrain), Reporter(job))
+    said = {"pretext": ["positions", "location"], "grid": {"phases": 1}}
+    path = pretrain(completed({**settings, **said}, Pretrain), Reporter(job))
     first, second = read_card(unbroken / jobs.MODEL_FILE), read_card(path)
-    assert (second.grid, second.network) == (first.grid, first.network)
+    assert (second.grid, second.network) == ({**first.grid, "phases": 1}, first.network)
     assert second.pretexts["positions"] == first.pretexts["positions"]
     assert set(second.heads["pixel"]) == {"positions"}
     assert set(second.heads["image"]) == {"location"}
