@@ -42,6 +42,7 @@ from .studies import Study
 from .studies import StudyError
 from .studies import read_cohort
 from .studies.groups import GROUPS_FILE
+from .studies.reading import NOT_LABELLED
 from .targets import Task
 from .training import Heads
 from .training import Learning
@@ -53,7 +54,7 @@ LEARNING: dict[str, Learning] = {"unet": Heads(), "mask-rcnn": Regions()}
 
 
 def read_exams(data: Data, reporter: Reporter) -> Cohort:
-    """The cohort that a job names; its irregularities become warnings.
+    """The cohort that a job names; its irregularities and labels that cannot be used become warnings.
 
     Raises:
         StudyError: Nothing there can be used.
@@ -67,7 +68,8 @@ def read_exams(data: Data, reporter: Reporter) -> Cohort:
         groups=Path(data.groups) if data.groups else None,
         progress=reporter.reading,
     )
-    for item in cohort.irregularities[:50]:
+    unusable = [i for study in cohort.studies for i in study.irregularities if i.consequence == NOT_LABELLED]
+    for item in (*cohort.irregularities[:50], *unusable[:50]):
         reporter.event("warning", message=f"{item.told}; {item.consequence}.")
     return cohort
 

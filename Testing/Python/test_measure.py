@@ -212,6 +212,10 @@ def test_a_file_whose_own_name_speaks_of_a_phase_is_not_forgotten(tmp_path: Path
 def test_what_cannot_be_compared_is_refused_in_one_sentence(tmp_path: Path) -> None:
     one = write(tmp_path / "one.nii.gz", box((3, 8, 10), (7, 16, 26)))
     other = write(tmp_path / "other.nii.gz", box((3, 8, 10), (7, 16, 26)) * 0)
+    for name, value in (("below", -1.0), ("between", 0.5), ("nan", np.nan)):
+        spoilt = sitk.Cast(sitk.ReadImage(str(one)), sitk.sitkFloat32)
+        spoilt[0, 0, 0] = value
+        sitk.WriteImage(spoilt, str(tmp_path / f"{name}.nii.gz"))
     (tmp_path / "text.nii.gz").write_text("no image")
     (tmp_path / "empty").mkdir()
     for a, b in (
@@ -220,6 +224,8 @@ def test_what_cannot_be_compared_is_refused_in_one_sentence(tmp_path: Path) -> N
         (tmp_path / "empty", tmp_path / "empty"),
         (one, other),
         (tmp_path / "text.nii.gz", one),
+        *((tmp_path / f"{name}.nii.gz", one) for name in ("below", "between", "nan")),
+        (one, tmp_path / "nan.nii.gz"),
     ):
         with pytest.raises(StudyError) as caught:
             evaluate(a, b)

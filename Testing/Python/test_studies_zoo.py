@@ -468,13 +468,36 @@ def all_black_dicom(folder: Path) -> None:
         save(dataset(p, InstanceNumber=k), folder / f"{k}.dcm")
 
 
-@warning("fractions or negative")
-def labels_with_fractions(folder: Path) -> None:
+def labels_of(folder: Path, value: float, ending: str = ".nii.gz") -> None:
     nifti(folder / "a.nii.gz")
-    image = sitk.ReadImage(str(folder / "a.nii.gz"))
-    half = sitk.GetImageFromArray(np.full((4, 10, 12), 0.5, np.float32))
-    half.CopyInformation(image)
-    sitk.WriteImage(half, str(folder / "a_seg.nii.gz"))
+    labels = sitk.GetImageFromArray(np.full((4, 10, 12), value, np.float32))
+    labels.CopyInformation(sitk.ReadImage(str(folder / "a.nii.gz")))
+    sitk.WriteImage(labels, str(folder / f"a_seg{ending}"))
+
+
+@warning(r"a_seg\.nii\.gz should be a label map but holds fractions \(0\.5 for one\).*not labelled")
+def labels_with_fractions(folder: Path) -> None:
+    labels_of(folder, 0.5)
+
+
+@warning(r"negative values \(-1 for one\)")
+def labels_below_zero(folder: Path) -> None:
+    labels_of(folder, -1)
+
+
+@warning("no finite numbers")
+def labels_that_are_no_numbers(folder: Path) -> None:
+    labels_of(folder, np.nan)
+
+
+@warning(r"no finite numbers \(nan for one\)")
+def labels_that_are_no_numbers_in_nrrd(folder: Path) -> None:
+    labels_of(folder, np.nan, ".nrrd")
+
+
+@warning("values above 32767")
+def labels_too_large(folder: Path) -> None:
+    labels_of(folder, 40000)
 
 
 @warning("another grid")
@@ -499,6 +522,13 @@ def empty_labels(folder: Path) -> None:
 def damaged_labels(folder: Path) -> None:
     nifti(folder / "a.nii.gz")
     (folder / "a_seg.nii.gz").write_bytes(b"no")
+
+
+@warning("its labels are left out")
+def labels_cut_short(folder: Path) -> None:
+    labels_of(folder, 1)
+    file = folder / "a_seg.nii.gz"
+    file.write_bytes(gzip.compress(gzip.decompress(file.read_bytes())[:1000]))
 
 
 @warning("does not say where")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import os
 import shutil
 import signal
@@ -16,12 +17,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 from safetensors.torch import load_file
 
 from conftest import Engine
 from conftest import engine_environment
 from SSLEngine import jobs
+from SSLEngine.__main__ import main
 from SSLEngine.jobs import Reporter
 from SSLEngine.models import Card
 from SSLEngine.models import read_card
@@ -300,6 +303,37 @@ def test_a_frozen_encoder_stays_bit_identical_and_multitask_learns_both(
 
 # ---------------------------------------------------------------------------------------------
 # Parts of the loop
+
+
+def spoil(path: Path, value: float) -> None:
+    """One voxel of a label map is no label."""
+    image = sitk.Cast(sitk.ReadImage(str(path)), sitk.sitkFloat32)
+    image[(0,) * image.GetDimension()] = value
+    sitk.WriteImage(image, str(path))
+
+
+def test_labels_that_cannot_be_used_cost_their_image_its_labels_and_not_the_training(
+    toy_cohort: Path, tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cohort, job = tmp_path / "cohort", tmp_path / "job"
+    shutil.copytree(toy_cohort, cohort)
+    spoilt = dict(zip(("sax", "2ch", "4ch"), (-1.0, 0.5, math.nan), strict=True))
+    for name, value in spoilt.items():
+        spoil(cohort / "toy-001" / f"{name}_seg.nii.gz", value)
+    words = ["finetune", "--data", str(cohort), *tiny, "--steps", "1"]
+    assert main([*words, "--labelled", "5", "--out", str(job)]) == jobs.EXIT_FINISHED
+    told = [e["message"] for e in jobs.Events(job).new() if e["event"] == "warning"]
+    for name in spoilt:
+        (about,) = [t for t in told if f"toy-001/{name}_seg.nii.gz" in t]
+        assert about.endswith("its labels are left out, and the image counts as not labelled.")
+    assert "toy-001" not in read_card(job / jobs.MODEL_FILE).provenance["subjects"]
+    capsys.readouterr()
+    assert main([*words, "--labelled", "6", "--out", str(tmp_path / "more")]) == jobs.EXIT_UNUSABLE
+    assert "6 labelled subjects were asked for" in capsys.readouterr().err
+    for path in cohort.rglob("*_seg.nii.gz"):
+        spoil(path, -1.0)
+    assert main([*words, "--out", str(tmp_path / "none")]) == jobs.EXIT_UNUSABLE
+    assert "has labels; put a label map" in capsys.readouterr().err.splitlines()[-1]
 
 
 def tiny_run(steps: int = 6, seed: int = 0, **schedule: float) -> Run:

@@ -11,6 +11,7 @@ import gzip
 import math
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from dataclasses import field
 from pathlib import Path
@@ -29,6 +30,8 @@ MAX_DEFLATE_RATIO = 1032
 MAX_TEXT_HEADER = 1 << 20
 
 NIFTI_BYTES = {2: 1, 4: 2, 8: 4, 16: 4, 64: 8, 256: 1, 512: 2, 768: 4, 1024: 8, 1280: 8}
+#: Kinds of pixels that can hold what is no number.
+NIFTI_FLOATS = {16: "f4", 64: "f8"}
 NRRD_BYTES = {
     **dict.fromkeys(("signed char", "int8", "int8_t", "uchar", "unsigned char", "uint8", "uint8_t"), 1),
     **dict.fromkeys(("short", "short int", "signed short", "signed short int", "int16", "int16_t"), 2),
@@ -90,8 +93,11 @@ def check_claim(path: Path) -> Claim:
         msg = f"{path} may not be read (permission denied): change its permissions or copy it."
         raise StudyError(msg) from error
     except (OSError, EOFError, zlib.error) as error:
-        msg = f"{path} is damaged or truncated ({error}): export or copy it again."
-        raise StudyError(msg) from error
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> StudyError:
+    return StudyError(f"{path} is damaged or truncated ({error}): export or copy it again.")
 
 
 # ---------------------------------------------------------------------------------------------
@@ -153,9 +159,7 @@ def _check_gzip(path: Path, start: int, expected: int) -> None:
 
 
 def _nifti(path: Path) -> Claim:
-    packed = path.name.lower().endswith(".gz")
-    with path.open("rb") as plain:
-        packed = packed or plain.read(2) == b"\x1f\x8b"
+    packed = _packed(path)
     with gzip.open(path) if packed else path.open("rb") as file:
         head = file.read(544)
     version, order = _nifti_version(path, head)
@@ -187,6 +191,39 @@ def _nifti(path: Path) -> Claim:
         msg = f"{path} has a number that is not finite in its orientation: correct the header, or export it again."
         raise StudyError(msg)
     return Claim(sizes, 3 if len(sizes) > 3 else None, max(codes) > 0, _affines(steps, codes, quaternion, rows))
+
+
+def _packed(path: Path) -> bool:
+    """Whether a NIfTI file is compressed, whatever its name says."""
+    with path.open("rb") as plain:
+        return path.name.lower().endswith(".gz") or plain.read(2) == b"\x1f\x8b"
+
+
+def nifti_is_finite(path: Path) -> bool:
+    """Whether all pixels of a NIfTI file are finite numbers; ITK's reader turns those that are not into 0.
+
+    Raises:
+        StudyError: The file is no NIfTI file, or damaged.
+    """
+    try:
+        with gzip.open(path) if _packed(path) else path.open("rb") as file:
+            return all(np.isfinite(block).all() for block in _float_pixels(path, file))
+    except (OSError, EOFError, zlib.error) as error:
+        raise _damaged(path, error) from error
+
+
+def _float_pixels(path: Path, file: BinaryIO | gzip.GzipFile) -> Iterator[Array]:
+    """The pixels of a NIfTI file, some millions at a time; none where they are whole numbers."""
+    head = file.read(544)
+    version, order = _nifti_version(path, head)
+    number = _Fields(head, order)
+    kind, start = (number("h", 70), number("f", 108)) if version == 1 else (number("h", 12), number("q", 168))
+    if kind[0] not in NIFTI_FLOATS:
+        return
+    pixel = np.dtype(order + NIFTI_FLOATS[int(kind[0])])
+    file.seek(int(start[0]))
+    while len(block := file.read(1 << 24)) >= pixel.itemsize:
+        yield np.frombuffer(block, pixel, len(block) // pixel.itemsize)
 
 
 @dataclass(frozen=True)

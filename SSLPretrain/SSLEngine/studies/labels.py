@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from ..geometry import Array
 from ..geometry import Plane
+from .claims import nifti_is_finite
 from .study import Irregularity
 from .study import StudyError
 from .volumes import VolumeHeader
@@ -29,6 +30,8 @@ from .volumes import stem
 Labels = npt.NDArray[np.int16]
 #: Labels whose voxels lie further than this (in voxels) from the image's are said to be resampled.
 MAX_OFF_GRID = 0.1
+#: The largest label value.
+MAX_VALUE = np.iinfo(np.int16).max
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,15 @@ class LabelFile:
         held = [k for k in range(self.phases) if self.phases > 1 and self._values(k).any()]
         return held or list(range(self.phases))
 
+    def check(self) -> None:
+        """Reads every phase once.
+
+        Raises:
+            StudyError: One cannot be read, or holds what is no label.
+        """
+        for phase in range(self.phases):
+            self._values(phase)
+
     def on(self, planes: Sequence[Plane], phase: int) -> Labels:
         """Labels of one phase on some planes of one size, ``(planes, rows, columns)``."""
         values = self._values(phase)
@@ -114,6 +126,8 @@ class LabelFile:
 
     def _values(self, phase: int) -> Labels:
         if not self.segments:
+            if not self._finite:
+                raise _no_label_map(self.header.path, "values that are no finite numbers")
             return _whole_numbers(load_array(self.header, phase), self.header.path)
         merged = np.zeros(self.header.size[::-1], np.int16)
         layers = {s.layer for s in self.segments if s.layer < self.header.phases}
@@ -123,6 +137,12 @@ class LabelFile:
                 if s.layer == layer:
                     merged[stored == s.stored] = s.value
         return merged
+
+    @functools.cached_property
+    def _finite(self) -> bool:
+        """False where ITK hides that there are pixels without a number."""
+        nifti = self.header.path.name.lower().endswith((".nii", ".nii.gz"))
+        return self.header.integer or not nifti or nifti_is_finite(self.header.path)
 
     def _sample(self, values: Labels, plane: Plane) -> Labels:
         """The label nearest to every pixel of a plane, ``(rows, columns)``; 0 outside the label volume."""
@@ -138,14 +158,23 @@ class LabelFile:
 
 
 def _whole_numbers(values: npt.NDArray[Any], path: Path) -> Labels:
-    rounded = np.rint(np.nan_to_num(values))
-    if np.abs(rounded - np.nan_to_num(values)).max(initial=0) > 1e-3 or rounded.min(initial=0) < 0:
-        msg = f"{path} should be a label map but holds fractions or negative values: export it as whole numbers."
-        raise StudyError(msg)
-    if rounded.max(initial=0) > np.iinfo(np.int16).max:
-        msg = f"{path} should be a label map but holds values above {np.iinfo(np.int16).max}: renumber its labels."
-        raise StudyError(msg)
+    rounded = np.rint(values)
+    with np.errstate(invalid="ignore"):
+        wrong = {
+            "values that are no finite numbers": ~np.isfinite(values),
+            "negative values": rounded < 0,
+            f"values above {MAX_VALUE}": rounded > MAX_VALUE,
+            "fractions": np.abs(values - rounded) > 1e-3,
+        }
+    for what, where in wrong.items():
+        if where.any():
+            raise _no_label_map(path, f"{what} ({values[where][0]:g} for one)")
     return rounded.astype(np.int16)
+
+
+def _no_label_map(path: Path, what: str) -> StudyError:
+    msg = f"{path} should be a label map but holds {what}: export it as whole numbers from 0 to {MAX_VALUE}."
+    return StudyError(msg)
 
 
 def read_label_file(path: Path) -> LabelFile:
@@ -172,7 +201,7 @@ def _segments(header: VolumeHeader) -> list[Segment]:
         value, layer = (
             fields.get(f"segment{n}_{key}", default) for key, default in (("labelvalue", "1"), ("layer", "0"))
         )
-        if value.isdigit() and layer.isdigit() and 0 < int(value) <= np.iinfo(np.int16).max:
+        if value.isdigit() and layer.isdigit() and 0 < int(value) <= MAX_VALUE:
             found.append((name, int(value), int(layer)))
     distinct = len({value for _, value, _ in found}) == len(found)
     return [Segment(name, v, layer, v if distinct else k + 1) for k, (name, v, layer) in enumerate(found)]

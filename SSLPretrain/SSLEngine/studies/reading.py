@@ -54,6 +54,8 @@ MAX_LABEL_VALUES = 32
 MAX_LABEL_VALUE = 255
 #: Ending of the names of files that say where a lesion is; they are never images.
 LESION_SUFFIX = "_lesion"
+#: What follows where an image's label file cannot be used.
+NOT_LABELLED = "its labels are left out, and the image counts as not labelled"
 #: Digits that make the first word of a file name a subject's.
 MIN_SUBJECT_DIGITS = 3
 
@@ -80,8 +82,8 @@ def read_study(
 ) -> Study:
     """Reads one exam: a folder of DICOM files or volumes, or a single file.
 
-    Headers are read now, pixels when they are asked for. An exam that another process has handed over is taken as it
-    is (see :mod:`.handover`).
+    Headers and labels are read now, pixels when they are asked for. An exam that another process has handed over is
+    taken as it is (see :mod:`.handover`).
 
     Args:
         path: The folder, or one image file.
@@ -289,12 +291,16 @@ def _attach_labels(study: Study, paths: Sequence[Path], suffix: str) -> None:
 
 
 def _attach(study: Study, path: Path, view: View | None, name: str = "") -> None:
-    """Gives a view its labels; which view, the name or the grid says where none is given."""
+    """Gives a view its labels; which view, the name or the grid says where none is given.
+
+    The labels are read once, so that who counts as labelled is known before anything is chosen or learned.
+    """
     try:
         labels = read_label_file(path)
         view = view or _view_of_labels(study, labels, name)
+        labels.check()
     except StudyError as error:
-        study.irregularities.append(Irregularity(str(path), str(error), "its labels are left out"))
+        study.irregularities.append(Irregularity(str(path), str(error), NOT_LABELLED))
         return
     if view is None:
         what = "there is no image that these labels belong to"
