@@ -103,11 +103,17 @@ def compare_files(predicted: Path, reference: Path, phase: int = 0) -> Compariso
     """Brings two label files together on the reference's grid (nearest neighbour where they differ).
 
     Raises:
-        StudyError: A file cannot be used, or they share no structure.
+        StudyError: A file cannot be used, they lie in different places, or they share no structure.
     """
     a, b = read_label_file(predicted), read_label_file(reference)
-    planes = b.header.planes()
-    labels = a.on(planes, phase if a.phases > 1 else 0), b.on(planes, phase)
+    planes, own_phase = b.header.planes(), phase if a.phases > 1 else 0
+    if a.elsewhere(b, own_phase):
+        msg = (
+            f"{predicted} and {reference} do not lie in the same place of the patient (their boxes do not overlap): "
+            "give two label maps of the same exam."
+        )
+        raise StudyError(msg)
+    labels = a.on(planes, own_phase), b.on(planes, phase)
     pairs = match_structures(a, b, labels[1])
     if not pairs:
         msg = f"{predicted} and {reference} share no structure by name or value; check that they belong together."

@@ -147,6 +147,38 @@ def test_labels_on_another_grid_are_brought_onto_the_references(tmp_path: Path) 
     assert evaluate(tmp_path / "p.nii.gz", reference)["structures"]["Label 1"]["dice"] == 1.0
 
 
+def moved(path: Path, source: Path, millimetres: tuple[float, float, float], turn_deg: float = 0.0) -> Path:
+    """A label map elsewhere in the patient, turned round the z axis through its first voxel."""
+    image = sitk.ReadImage(str(source))
+    c, s = np.cos(np.radians(turn_deg)), np.sin(np.radians(turn_deg))
+    image.SetDirection((c, -s, 0, s, c, 0, 0, 0, 1))
+    image.SetOrigin(np.add(image.GetOrigin(), millimetres).tolist())
+    sitk.WriteImage(image, str(path))
+    return path
+
+
+def test_label_maps_of_different_places_are_not_compared(tmp_path: Path) -> None:
+    # The boxes measure 20 x 60 x 60 mm: x, y, z.
+    labels = box((3, 8, 10), (7, 16, 26))
+    one = write(tmp_path / "ref" / "a_seg.nii.gz", labels)
+    write(tmp_path / "ref" / "b_seg.nii.gz", labels)
+    for millimetres in ((20.5, 0.0, 0.0), (0.0, -60.5, 0.0), (0.0, 0.0, 61.0)):
+        with pytest.raises(StudyError, match=r"do not lie in the same place.*the same exam\.$"):
+            evaluate(moved(tmp_path / "far.nii.gz", one, millimetres), one)
+        near = moved(tmp_path / "near.nii.gz", one, tuple(0.9 * mm for mm in millimetres))
+        assert evaluate(near, one)["structures"]["Label 1"]["dice"] == 0.0
+    # Turned by 45 degrees, they are apart along the diagonal, though along x and y they still overlap.
+    with pytest.raises(StudyError, match="do not lie in the same place"):
+        evaluate(moved(tmp_path / "turned.nii.gz", one, (17.0, 66.0, 0.0), -45.0), one)
+    # A segmentation in which nothing was found may have any box, and does not end the comparison of two folders.
+    (tmp_path / "pred").mkdir()
+    moved(tmp_path / "pred" / "a_seg.nii.gz", one, (0.0, 0.0, 0.0))
+    empty = write(tmp_path / "empty.nii.gz", labels * 0)
+    moved(tmp_path / "pred" / "b_seg.nii.gz", empty, (500.0, 0.0, 0.0))
+    scores = evaluate(tmp_path / "pred", tmp_path / "ref")
+    assert scores["mean_dice"] == 0.5
+
+
 def test_a_cine_has_phases_and_an_ejection_fraction(tmp_path: Path) -> None:
     widths = (16, 12, 8, 14)
     cine = np.stack([box((3, 8, 10), (7, 16, 10 + w)) for w in widths])

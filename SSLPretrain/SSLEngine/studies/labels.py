@@ -71,6 +71,15 @@ class LabelFile:
             what, so = "the labels lie on another grid than the image", "they are resampled by nearest neighbour"
         return Irregularity(str(self.header.path), what, so)
 
+    def elsewhere(self, other: LabelFile, phase: int = 0) -> bool:
+        """Whether what is drawn in a phase lies outside another file's box: the two are not of one exam.
+
+        An empty label map may have any box; it says that nothing was found.
+        """
+        if self._voxel_by_voxel(other.header.planes()) or self.header.overlaps(other.header):
+            return False
+        return bool(self._values(phase).any())
+
     def _voxel_by_voxel(self, planes: Sequence[Plane]) -> bool:
         size = (*planes[0].size, len(planes))
         return self.header.size == size and not self.header.positioned

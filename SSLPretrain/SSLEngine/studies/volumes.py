@@ -91,6 +91,19 @@ class VolumeHeader:
         gap = np.abs(self._ends() - other._ends()).max()
         return bool(gap < tolerance * min(self.spacing))
 
+    def overlaps(self, other: VolumeHeader) -> bool:
+        """Whether the two boxes, outer edges of the voxels included, overlap along all axes of both."""
+        for axes in (self.direction, other.direction):
+            mine, theirs = self._corners() @ axes, other._corners() @ axes
+            if (mine.max(axis=0) <= theirs.min(axis=0)).any() or (theirs.max(axis=0) <= mine.min(axis=0)).any():
+                return False
+        return True
+
+    def _corners(self) -> Array:
+        """The box's corners, LPS mm, ``(8, 3)``."""
+        index = np.stack(np.meshgrid(*[(-0.5, n - 0.5) for n in self.size], indexing="ij"), -1).reshape(-1, 3)
+        return np.asarray(self.origin + index * self.spacing @ self.direction.T)
+
     def _ends(self) -> Array:
         last = (np.array(self.size) - 1) * np.array(self.spacing)
         return np.stack([self.origin, *(self.origin + self.direction[:, k] * last[k] for k in range(3))])
