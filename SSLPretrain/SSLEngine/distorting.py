@@ -25,6 +25,7 @@ from torch.nn import functional
 
 from .instances import Instances
 from .instances import boxes_of
+from .instances import pixel_classes
 from .settings import REGION_TYPES
 from .settings import Distortions
 
@@ -71,10 +72,7 @@ class Distorted:
     @property
     def types(self) -> torch.Tensor:
         """Class of every pixel, ``(B, P, P)`` int64, 0 where untouched; of two regions the later lies on top."""
-        found = torch.zeros_like(self.regions[:, 0], dtype=torch.int64)
-        for region, kind in zip(self.regions.unbind(1), self.kinds.unbind(1), strict=True):
-            found = torch.where(region, kind[:, None, None], found)
-        return found
+        return torch.stack([pixel_classes(r, k) for r, k in zip(self.regions, self.kinds, strict=True)])
 
 
 @dataclass

@@ -62,6 +62,19 @@ def instances_of(labels: torch.Tensor, classes: int) -> Instances:
     }
 
 
+def pixel_classes(masks: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Class of every pixel, ``(H, W)`` int64, 0 outside all regions; of two that overlap the later lies on top.
+
+    Args:
+        masks: ``(n, H, W)``.
+        labels: ``(n,)`` int64.
+    """
+    found = torch.zeros(masks.shape[-2:], dtype=torch.int64, device=labels.device)
+    for mask, label in zip(masks, labels, strict=True):
+        found = torch.where(mask.bool(), label, found)
+    return found
+
+
 def class_shares(found: Sequence[Instances], classes: int) -> torch.Tensor:
     """Found regions of some images as the share of each class on every pixel, ``(B, 1 + classes, H, W)``.
 

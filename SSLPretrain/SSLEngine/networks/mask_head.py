@@ -42,6 +42,12 @@ def doubling(channels: int) -> nn.Sequential:
     return nn.Sequential(nn.ConvTranspose2d(channels, channels, 2, 2, bias=False), group_norm(channels), nn.ReLU())
 
 
+def gathered(pyramid: Sequence[torch.Tensor], reduce: nn.Module) -> torch.Tensor:
+    """All levels ``(B, C, H, W)`` of a pyramid through one layer, summed at the size of the finest, which is first."""
+    shape = pyramid[0].shape[-2:]
+    return torch.stack([functional.interpolate(reduce(x), shape, mode="bilinear") for x in pyramid]).sum(0)
+
+
 def align(pyramid: Sequence[torch.Tensor], boxes: Sequence[torch.Tensor], side: int) -> torch.Tensor:
     """RoIAlign from the level of the pyramid that suits a region's size.
 

@@ -29,6 +29,7 @@ from .mask_head import MaskHead
 from .mask_head import align
 from .mask_head import convolution
 from .mask_head import crop
+from .mask_head import gathered
 from .mask_head import group_norm
 from .mask_head import paste
 from .naming import PixelNamer
@@ -428,9 +429,8 @@ class ImageRestorer(nn.Module):
 
     def forward(self, images: torch.Tensor, pyramid: Sequence[torch.Tensor]) -> torch.Tensor:
         """``(B, 1, H, W)`` and its pyramid to the restored ``(B, 1, H, W)``."""
-        shape = pyramid[0].shape[-2:]
-        coarse = sum(functional.interpolate(self.reduce(x), shape, mode="bilinear") for x in pyramid)
-        fine = functional.interpolate(self.fuse(coarse), images.shape[-2:], mode="bilinear")
+        coarse = self.fuse(gathered(pyramid, self.reduce))
+        fine = functional.interpolate(coarse, images.shape[-2:], mode="bilinear")
         return images + self.last(self.refine(torch.cat((fine, images.to(fine)), 1))).float()
 
 

@@ -14,9 +14,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ..instances import pixel_classes
 from .mask_head import FINE_CHANNELS
 from .mask_head import STEM_CHANNELS
 from .mask_head import convolution
+from .mask_head import gathered
 
 #: Channels of the branch.
 CHANNELS = 32
@@ -50,9 +52,8 @@ class PixelNamer(nn.Module):
         Returns:
             ``(B, 1 + classes, H, W)`` float32.
         """
-        shape = pyramid[0].shape[-2:]
-        coarse = torch.stack([functional.interpolate(self.reduce(x), shape, mode="bilinear") for x in pyramid]).sum(0)
-        half = self.fuse(functional.interpolate(coarse, stem.shape[-2:], mode="bilinear") + self.stem(stem))
+        coarse = functional.interpolate(gathered(pyramid, self.reduce), stem.shape[-2:], mode="bilinear")
+        half = self.fuse(coarse + self.stem(stem))
         whole = functional.interpolate(half, fine.shape[-2:], mode="bilinear")
         logits: torch.Tensor = self.last(torch.cat((whole, fine), 1)).float()
         return logits
@@ -67,14 +68,8 @@ def pixel_loss(logits: torch.Tensor, targets: Sequence[Mapping[str, torch.Tensor
     """
     weights = torch.ones(logits.shape[1], device=logits.device)
     weights[0] = BACKGROUND_WEIGHT
-    return functional.cross_entropy(logits, torch.stack([_classes(t, logits.shape[-2:]) for t in targets]), weights)
-
-
-def _classes(target: Mapping[str, torch.Tensor], shape: torch.Size) -> torch.Tensor:
-    found = torch.zeros(shape, dtype=torch.int64, device=target["labels"].device)
-    for mask, label in zip(target["masks"], target["labels"], strict=True):
-        found = torch.where(mask.bool(), label, found)
-    return found
+    classes = torch.stack([pixel_classes(target["masks"], target["labels"]) for target in targets])
+    return functional.cross_entropy(logits, classes, weights)
 
 
 def region_classes(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
