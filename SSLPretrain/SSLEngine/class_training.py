@@ -12,9 +12,9 @@ from .classify import Classifier
 from .classify import usable
 from .classify import verdict_scores
 from .jobs import Reporter
-from .models import PARTS
 from .models import Card
 from .models import TransferReport
+from .models import carried_parts
 from .models import key_map
 from .models import make_network
 from .models import transfer
@@ -167,7 +167,7 @@ def classifier_run(
     counts = [sum(str(s.group) == name for s in chosen) for name in groups]
     described = agreed_network(settings, start)
     body = make_network(described, BODY_HEADS[described.kind], grid.spacing_mm)
-    carried, report = PARTS[described.kind][settings.carry], None
+    carried, report = carried_parts(start.network, described, settings.carry), None
     if start.card is not None:
         report = transfer(start.weights, body, key_map(start.weights, body, carried), carried)
     network = StudyClassifier(body, len(groups), settings.pooling).to(device)

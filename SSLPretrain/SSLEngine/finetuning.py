@@ -19,6 +19,7 @@ from .models import Card
 from .models import Net
 from .models import TransferReport
 from .models import build
+from .models import carried_parts
 from .models import key_map
 from .models import make_network
 from .models import transfer
@@ -132,9 +133,11 @@ def finetune_run(
         streams.append(Stream(unlabelled, _weighted(pretexts, weight)))
     kind = described.kind
     network = make_network(described, heads_for(kind, [target, *pretexts]), grid.spacing_mm)
-    report, carried = None, PARTS[kind][settings.carry]
+    report, carried = None, carried_parts(start.network, described, settings.carry)
     if start.card is not None:
-        report = transfer(start.weights, network, carried_keys(start, network, names, kind, settings.carry), carried)
+        report = transfer(
+            start.weights, network, carried_keys(start, network, names, described, settings.carry), carried
+        )
     steps = sensible_steps(settings.schedule.steps, len(learned), settings.schedule.batch, 40, 400, 3000)
     run = Run(
         network=network.to(device),
@@ -178,13 +181,13 @@ def taught_network(
 
 
 def carried_keys(
-    start: Start, network: torch.nn.Module, names: Mapping[int, str], kind: str = "unet", carry: Carry = "all"
+    start: Start, network: torch.nn.Module, names: Mapping[int, str], described: Network, carry: Carry = "all"
 ) -> dict[str, str]:
     """Which tensors are carried over: the parts asked for, and with all of them what fits of the heads.
 
     The segmentation's head is carried over only for the same structures.
     """
-    parts = PARTS[kind][carry]
+    kind, parts = described.kind, carried_parts(start.network, described, carry)
     keys = key_map(start.weights, network, (*parts, *HEADS[kind]) if carry == "all" else parts)
     known = [(entry["value"], entry["name"]) for entry in start.card.labels] if start.card else []
     if known == [(value, structure(name, value).name) for value, name in names.items()]:

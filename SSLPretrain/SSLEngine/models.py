@@ -62,6 +62,8 @@ PARTS: dict[str, dict[Carry, tuple[str, ...]]] = {
         "all": ("backbone.", "fpn.", "rpn.", "box_head.", "mask_head."),
     },
 }
+#: What stands before the names of a U-Net's tensors where it is the backbone of a Mask R-CNN.
+AS_BACKBONE = "backbone."
 #: What is made for a task of each kind of network, and what of it knows the structures of a segmentation.
 HEADS = {"unet": ("pixel_heads.", "image_heads."), "mask-rcnn": ("predictors.",)}
 SEGMENTATION_HEADS = {"unet": f"pixel_heads.{SEGMENTATION}.", "mask-rcnn": "predictors."}
@@ -138,7 +140,7 @@ def make_network(
     if network.kind == "unet":
         return TaskUNet(network.widths, heads["pixel"], heads["image"])
     [classes] = heads["region"].values()
-    return MaskRCNN(network.mask_rcnn, spacing_mm, classes, pretext)
+    return MaskRCNN(network.mask_rcnn, spacing_mm, classes, pretext, network.widths)
 
 
 def build(card: Card) -> Net:
@@ -259,12 +261,13 @@ def _usable(card: Card) -> bool:
         and all(name.isidentifier() and 0 < count <= MAX_CHANNELS for name, count in heads)
         and (card.kind != "segmentation" or structures == len(labels))
         and (card.kind != "classification" or _usable_groups(card.groups))
-        and (_usable_unet(card, network) if network.kind == "unet" else _usable_rcnn(card, network.mask_rcnn))
+        and max(network.widths) <= MAX_CHANNELS
+        and (_usable_unet(card) if network.kind == "unet" else _usable_rcnn(card, network.mask_rcnn))
     )
 
 
-def _usable_unet(card: Card, network: Network) -> bool:
-    return "widths" in card.network and max(network.widths) <= MAX_CHANNELS and not card.heads.get("region")
+def _usable_unet(card: Card) -> bool:
+    return "widths" in card.network and not card.heads.get("region")
 
 
 def _usable_rcnn(card: Card, network: MaskRcnn) -> bool:
@@ -320,11 +323,22 @@ def _part(name: str) -> str:
     return ".".join(name.split(".")[: 2 if "heads" in name else 1])
 
 
+def carried_parts(source: Network | None, target: Network, carry: Carry) -> tuple[str, ...]:
+    """What a transfer between networks carries over: of a U-Net to a Mask R-CNN the backbone, whatever is asked for."""
+    only_backbone = source is not None and (source.kind, target.kind) == ("unet", "mask-rcnn")
+    return PARTS[target.kind]["encoder" if only_backbone else carry]
+
+
 def key_map(
     source: Mapping[str, torch.Tensor], target: nn.Module, parts: tuple[str, ...] = PARTS["unet"]["all"]
 ) -> dict[str, str]:
-    """Which tensor of ``target`` takes which of ``source``: the one of the same name, if it begins with a part's."""
-    return {name: name for name in target.state_dict() if name.startswith(parts) and name in source}
+    """Which tensor of ``target`` takes which of ``source``, of those whose names begin with a part's.
+
+    It is the one of the same name; a U-Net's is the same where it is the backbone of a Mask R-CNN.
+    """
+    known = {name.removeprefix(AS_BACKBONE): name for name in source}
+    wanted = {name: name.removeprefix(AS_BACKBONE) for name in target.state_dict() if name.startswith(parts)}
+    return {name: known[plain_name] for name, plain_name in wanted.items() if plain_name in known}
 
 
 def transfer(

@@ -9,9 +9,10 @@ import torch
 
 from .anomalies import normal_scores
 from .jobs import Reporter
-from .models import PARTS
 from .models import Card
 from .models import Net
+from .models import carried_parts
+from .models import key_map
 from .models import make_network
 from .models import transfer
 from .pretext import check_names
@@ -86,7 +87,8 @@ def pretrain_on(
     network = make_network(described, heads, settings.grid.spacing_mm, pretext=True)
     report = None
     if start.card is not None:
-        report = transfer(start.weights, network, {name: name for name in start.weights}, PARTS[kind]["all"])
+        every = key_map(start.weights, network, ("",))
+        report = transfer(start.weights, network, every, carried_parts(start.network, described, "all"))
     run = Run(
         network=network.to(device),
         slices=slices,

@@ -45,6 +45,8 @@ Pooling = Literal["attention", "mean"]
 Carry = Literal["all", "encoder", "proposals"]
 #: Levels of the Mask R-CNN's feature pyramid.
 PYRAMID_LEVELS = 5
+#: Levels of a U-Net that a Mask R-CNN can stand on.
+BACKBONE_LEVELS = 6
 
 
 class Strict(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
@@ -132,7 +134,8 @@ class MaskRcnn(Strict, frozen=True):
     """Parts and sizes of the Mask R-CNN, after Felfeliyan et al. 2022 (iMaskRCNN) and 2023; sizes are ours.
 
     Attributes:
-        backbone: Its residual network, with one input channel and group norm.
+        backbone: The U-Net of ``Network.widths`` with its decoder, whose weights a transfer carries between the two
+            kinds of network, or a residual network with one input channel and group norm [ours].
         channels: Channels of the feature pyramid and of the heads.
         anchors_mm: Side of the anchors of each pyramid level, finest first, five in all; empty takes them from the
             sizes of the regions that the cohort teaches.
@@ -154,7 +157,7 @@ class MaskRcnn(Strict, frozen=True):
         detections: Detections of one image at most.
     """
 
-    backbone: Literal["resnet18", "resnet34", "resnet50"] = "resnet18"
+    backbone: Literal["unet", "resnet18", "resnet34", "resnet50"] = "resnet18"
     channels: Annotated[int, msgspec.Meta(ge=16, le=512, multiple_of=16)] = 64
     anchors_mm: Annotated[tuple[Positive, ...], msgspec.Meta(max_length=5)] = ()
     aspects: Annotated[tuple[Positive, ...], msgspec.Meta(min_length=1, max_length=5)] = (0.5, 1.0, 2.0)
@@ -194,6 +197,11 @@ class Network(Strict, frozen=True):
     kind: Literal["unet", "mask-rcnn"] = "unet"
     widths: Annotated[tuple[Count, ...], msgspec.Meta(min_length=3, max_length=7)] = (16, 32, 64, 128, 256)
     mask_rcnn: MaskRcnn = MaskRcnn()
+
+    def __post_init__(self) -> None:
+        if self.kind == "mask-rcnn" and self.mask_rcnn.backbone == "unet" and len(self.widths) > BACKBONE_LEVELS:
+            msg = f"Expected at most {BACKBONE_LEVELS} levels in `widths` of a backbone, found {len(self.widths)}"
+            raise ValueError(msg)
 
 
 #: Peak learning rate of each kind of network where the settings do not say [ours].

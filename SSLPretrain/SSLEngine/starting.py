@@ -40,6 +40,11 @@ class Start:
     card: Card | None
     weights: dict[str, torch.Tensor]
 
+    @property
+    def network(self) -> Network | None:
+        """What the model's network is."""
+        return parse(self.card.network, Network) if self.card else None
+
     @classmethod
     def read(cls, path: str | None) -> Start:
         """Reads the initial model, if one is given."""
@@ -149,10 +154,13 @@ def agreed_network(settings: Finetune, start: Start) -> Network:
     Raises:
         SettingsError: The model is of another kind, or a setting does not go with this kind.
     """
-    pretrained = parse(start.card.network, Network) if start.card else None
+    pretrained = start.network
     wanted = settings.network or pretrained or Network()
-    if pretrained is not None and wanted.kind != pretrained.kind:
-        msg = f"network.kind is {wanted.kind} but the model is a {pretrained.kind}; leave --network out, or --init."
+    if pretrained is not None and not share_weights(wanted, pretrained):
+        msg = (
+            f"network.kind is {wanted.kind} but the model is a {pretrained.kind}; leave --network out, or --init "
+            "(a U-Net and a Mask R-CNN share weights where network.mask_rcnn.backbone is unet)."
+        )
         raise SettingsError(msg)
     if wanted.kind == "mask-rcnn" and settings.transfer == "multitask":
         msg = "The Mask R-CNN learns one task at a time: transfer 'multitask' needs --network unet."
@@ -164,6 +172,11 @@ def agreed_network(settings: Finetune, start: Start) -> Network:
         return wanted
     anchors = wanted.mask_rcnn.anchors_mm or pretrained.mask_rcnn.anchors_mm
     return structs.replace(wanted, mask_rcnn=structs.replace(wanted.mask_rcnn, anchors_mm=anchors))
+
+
+def share_weights(one: Network, other: Network) -> bool:
+    """Whether two networks have a part in common: they are of one kind, or a U-Net is the other's backbone."""
+    return one.kind == other.kind or all(n.kind == "unet" or n.mask_rcnn.backbone == "unet" for n in (one, other))
 
 
 def choose_labelled(cohort: Cohort, settings: Finetune) -> list[Study]:

@@ -21,7 +21,6 @@ except ModuleNotFoundError as error:
 
 from SSLEngine.instances import boxes_of
 from SSLEngine.networks import mask_head
-from SSLEngine.networks.mask_head import STEM_CHANNELS
 from SSLEngine.networks.mask_head import MaskHead
 from SSLEngine.networks.mask_head import align
 from SSLEngine.networks.mask_head import crop
@@ -165,8 +164,8 @@ def test_regions_come_in_the_order_of_their_boxes() -> None:
 
 
 def pyramid(batch: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Stem and levels of a 256 px image, for 32 channels."""
-    stem = torch.randn(batch, STEM_CHANNELS, 128, 128, requires_grad=True)
+    """Stem of 24 and levels of 32 channels of a 256 px image."""
+    stem = torch.randn(batch, 24, 128, 128, requires_grad=True)
     return stem, [torch.randn(batch, 32, 64 // 2**n, 64 // 2**n, requires_grad=True) for n in range(4)]
 
 
@@ -200,7 +199,7 @@ def test_parameters_fall_into_the_parts_that_a_transfer_names() -> None:
 def test_each_change_of_imaskrcnn_changes_the_mask_head(
     switches: dict[str, bool], side: int, present: set[str], absent: set[str]
 ) -> None:
-    head = MaskHead(32, **{"second_align": True, "extra_layer": True, "skip": True, **switches})
+    head = MaskHead(32, 24, **{"second_align": True, "extra_layer": True, "skip": True, **switches})
     assert present <= parts(head)
     assert not absent & parts(head)
     stem, levels = pyramid(2)
@@ -213,7 +212,7 @@ def test_each_change_of_imaskrcnn_changes_the_mask_head(
     [(False, False, [False, False, True]), (True, True, [True, True, True]), (True, False, [True, True, False])],
 )
 def test_what_the_mask_head_cuts_a_large_region_from(second_align: bool, skip: bool, expected: list[bool]) -> None:
-    head = MaskHead(32, second_align, extra_layer=True, skip=skip)
+    head = MaskHead(32, 24, second_align, extra_layer=True, skip=skip)
     stem, levels = pyramid(1)
     head(stem, levels, [torch.tensor([[0.0, 0.0, 250.0, 250.0]])]).square().sum().backward()
     used = [x.grad is not None and bool(x.grad.any()) for x in (stem, levels[0], levels[2])]
@@ -397,12 +396,19 @@ def test_of_overlapping_regions_the_later_names_the_pixels() -> None:
     assert float(pixel_loss(wrong, targets)) == pytest.approx(16 * 5 / (64 + 0.1 * 64), rel=0.01)
 
 
-def test_the_finest_layers_stay_where_the_image_is() -> None:
-    network = MaskRCNN(SMALL, 1.0, 2)
+@pytest.mark.parametrize(("backbone", "widths"), [("resnet18", ()), ("unet", (8, 16, 32)), ("unet", (4,) * 6)])
+def test_a_backbone_gives_maps_of_every_stride(backbone: Any, widths: tuple[int, ...]) -> None:
+    network = MaskRCNN(structs.replace(SMALL, backbone=backbone), 1.0, 2, widths=widths)
+    maps = network.backbone(torch.zeros(1, 1, 64, 96))
+    shapes = [(channels, 64 >> n, 96 >> n) for n, channels in enumerate(network.backbone.widths)]
+    assert [tuple(x.shape[1:]) for x in maps.values()] == shapes
+    assert list(maps) == ["fine", "stem", "0", "1", "2", "3"]
+
+
+def test_the_finest_layers_of_a_residual_network_stay_where_the_image_is() -> None:
+    network = MaskRCNN(structs.replace(SMALL, backbone="resnet18"), 1.0, 2)
     image = torch.randn(1, 1, 64, 96, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    maps = network.backbone(image)
-    assert [tuple(maps[name].shape[-2:]) for name in ("fine", "stem", "0")] == [(64, 96), (32, 48), (16, 24)]
-    maps["fine"][0, :, 20, 30].sum().backward()
+    network.backbone(image)["fine"][0, :, 20, 30].sum().backward()
     assert image.grad is not None
     # Two layers of 3 x 3 see two pixels to each side; through group norm all others count a little.
     row, column = divmod(int(image.grad[0, 0].abs().argmax()), 96)
@@ -413,10 +419,11 @@ def test_the_finest_layers_stay_where_the_image_is() -> None:
 # Learning
 
 
-def test_it_finds_names_outlines_and_restores_what_it_has_seen() -> None:
+@pytest.mark.parametrize("backbone", ["resnet18", "unet"])
+def test_it_finds_names_outlines_and_restores_what_it_has_seen(backbone: Any) -> None:
     torch.manual_seed(5)
     images, targets = ellipses(2, 64, 5)
-    network = MaskRCNN(SMALL, 1.0, 2, pretext=True)
+    network = MaskRCNN(structs.replace(SMALL, backbone=backbone), 1.0, 2, pretext=True)
     losses = learn(network, images, targets, 100)
     assert losses[-1] < losses[0] / 3
     network.eval()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import pickle
 import struct
+from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,15 +25,18 @@ from SSLEngine.models import PARTS
 from SSLEngine.models import Card
 from SSLEngine.models import ModelError
 from SSLEngine.models import build
+from SSLEngine.models import carried_parts
 from SSLEngine.models import key_map
 from SSLEngine.models import load_model
 from SSLEngine.models import read_card
 from SSLEngine.models import save_model
 from SSLEngine.models import transfer
+from SSLEngine.networks.mask_rcnn import MaskRCNN
 from SSLEngine.networks.unet import TaskUNet
 from SSLEngine.settings import Finetune
 from SSLEngine.settings import Grid
 from SSLEngine.settings import LabelStudy
+from SSLEngine.settings import MaskRcnn
 from SSLEngine.settings import Network
 from SSLEngine.settings import Pretrain
 from SSLEngine.settings import SettingsError
@@ -235,6 +240,38 @@ def test_encoder_and_decoder_go_over_and_heads_start_fresh() -> None:
     assert ["encoder", str(len([k for k in weights if k.startswith("encoder.")])), "0", "0"] in table
 
 
+def test_a_u_net_and_a_mask_rcnn_on_it_share_their_weights() -> None:
+    torch.manual_seed(0)
+    sizes = MaskRcnn(channels=16, backbone="unet", anchors_mm=(8, 16, 32, 48, 64))
+    unet, rcnn = TaskUNet(WIDTHS, {"crossings": 2}), MaskRCNN(sizes, 1.0, 2, widths=WIDTHS)
+    image = torch.randn(1, 1, 32, 32)
+    for source, target, kinds in ((unet, rcnn, ("unet", "mask-rcnn")), (rcnn, unet, ("mask-rcnn", "unet"))):
+        old, new = (Network(kind=kind, widths=WIDTHS) for kind in kinds)  # type: ignore[arg-type]
+        body, other = carried_parts(old, new, "all"), with_other_weights(target)
+        weights = source.state_dict()
+        assert transfer(weights, other, key_map(weights, other, body), body).fit == 1
+        finest = [n.decode(n.encode(image))[0] for n in (getattr(n, "backbone", n) for n in (source, other))]
+        torch.testing.assert_close(*finest)
+    assert carried_parts(None, new, "all") == PARTS["unet"]["all"]
+
+
+def with_other_weights(network: torch.nn.Module) -> torch.nn.Module:
+    """The same with other weights."""
+    other = deepcopy(network)
+    for weight in other.parameters():
+        torch.nn.init.normal_(weight)
+    return other
+
+
+def test_networks_without_a_common_part_are_not_mixed() -> None:
+    start = Start(card(), {})
+    for backbone, told in (("resnet18", True), ("unet", False)):
+        asked = {"kind": "mask-rcnn", "mask_rcnn": {"backbone": backbone}}
+        settings = parse({"data": {"path": "x"}, "network": asked}, Finetune)
+        with pytest.raises(SettingsError, match="share weights where") if told else nullcontext():
+            assert agreed_network(settings, start).mask_rcnn.backbone == "unet"
+
+
 def test_a_head_of_another_size_starts_fresh() -> None:
     source, target = network(positions=10), network(positions=7)
     report = transfer(source.state_dict(), target, key_map(source.state_dict(), target, BODY_AND_HEADS))
@@ -316,8 +353,8 @@ def test_a_segmentation_head_is_carried_over_only_for_the_same_structures() -> N
     labels = [{"value": 1, "name": "LV cavity"}, {"value": 2, "name": "LV myocardium"}]
     start = Start(card(kind="segmentation", labels=labels), network.state_dict())
     head = {"pixel_heads.segmentation.weight", "pixel_heads.segmentation.bias"}
-    assert head <= set(carried_keys(start, network, {1: "lv", 2: "Myocardium"}))
+    assert head <= set(carried_keys(start, network, {1: "lv", 2: "Myocardium"}, Network()))
     for others in ({1: "RV cavity", 2: "LV myocardium"}, {1: "LV cavity", 3: "LV myocardium"}):
-        kept = set(carried_keys(start, network, others))
+        kept = set(carried_keys(start, network, others, Network()))
         assert not head & kept
         assert kept == set(network.state_dict()) - head

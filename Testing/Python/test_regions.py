@@ -62,6 +62,7 @@ from SSLEngine.slices import make_batch
 from SSLEngine.slices import study_records
 from SSLEngine.starting import Start
 from SSLEngine.starting import agreed_network
+from SSLEngine.starting import completed
 from SSLEngine.starting import over
 from SSLEngine.studies import read_cohort
 from SSLEngine.training import load_checkpoint
@@ -352,6 +353,25 @@ def test_images_without_regions_are_learned_from_too(toy_cohort: Path, untouched
     [figures] = Regions().scores(network.eval(), batch, tasks, torch.Generator().manual_seed(1)).values()
     # Without any region there is nothing to score; with some of them there is.
     assert math.isnan(figures["ap50"]) == math.isnan(figures["region_dice"]) == (untouched == 0.999)
+
+
+def test_a_u_net_goes_on_as_a_backbone_and_back(toy_cohort: Path, tmp_path: Path) -> None:
+    def job(name: str) -> Reporter:
+        (tmp_path / name).mkdir()
+        return Reporter(tmp_path / name)
+
+    unet = {"kind": "unet", "widths": [4, 8, 16]}
+    first = pretrain(parse(job_settings(toy_cohort, pretext=["crossings"], network=unet), Pretrain), job("crossings"))
+    on_it = {"kind": "mask-rcnn", "mask_rcnn": {**SMALL, "backbone": "unet"}}
+    settings = job_settings(toy_cohort, pretext=["distortions"], init=str(first), network=on_it)
+    second = pretrain(completed(settings, Pretrain), job("distortions"))
+    assert read_card(second).network["widths"] == [4, 8, 16]
+    settings = job_settings(toy_cohort, labelled=2, init=str(second), network={"kind": "unet"})
+    third = finetune(completed({**settings, "frozen_share": 1.0}, Finetune), job("segmentation"))
+    before, after = load_file(second), load_file(third)
+    held = [name for name in after if name.startswith("encoder.")]
+    assert held
+    assert all(torch.equal(after[name], before[f"backbone.{name}"]) for name in held)
 
 
 def test_held_parts_learn_later(pretrained: Path, toy_cohort: Path, tmp_path: Path) -> None:

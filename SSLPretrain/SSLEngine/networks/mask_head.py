@@ -17,10 +17,6 @@ from .torchvision_ops import roi_align
 GROUP = 16
 #: Side of a region with which the pyramid's third level deals (Lin et al. 2017, equation 1).
 CANONICAL_SIDE = 224
-#: Channels of the backbone's layers at full resolution.
-FINE_CHANNELS = 16
-#: Channels of its first layer of stride 2.
-STEM_CHANNELS = 64
 #: Samples of a bin along each axis.
 SAMPLES = 2
 #: Sides of what the first and the second RoIAlign cut for the mask head.
@@ -97,18 +93,19 @@ class MaskHead(nn.Module):
 
     Args:
         channels: Channels of the pyramid and of the head.
+        stem: Channels of the stem.
         second_align: First change.
         extra_layer: Second change.
         skip: Third change; needs the first.
     """
 
-    def __init__(self, channels: int, second_align: bool, extra_layer: bool, skip: bool) -> None:
+    def __init__(self, channels: int, stem: int, second_align: bool, extra_layer: bool, skip: bool) -> None:
         super().__init__()
         first = second_align and not skip
-        inputs = channels + STEM_CHANNELS if first else channels
+        inputs = channels + stem if first else channels
         self.tower = nn.Sequential(convolution(inputs, channels), *[convolution(channels, channels) for _ in range(3)])
         self.widen = None if first else doubling(channels)
-        self.merge = convolution(2 * channels + STEM_CHANNELS, channels) if skip else None
+        self.merge = convolution(2 * channels + stem, channels) if skip else None
         self.extra = doubling(channels) if extra_layer else None
         self.side = SECOND_SIDE * (2 if extra_layer else 1)
 
@@ -118,7 +115,7 @@ class MaskHead(nn.Module):
         """Cuts and decodes regions.
 
         Args:
-            stem: ``(B, STEM_CHANNELS, H / 2, W / 2)``.
+            stem: ``(B, stem, H / 2, W / 2)``.
             pyramid: Levels of stride 4, 8, ..., finest first.
             boxes: ``(n, 4)`` for each image.
 
@@ -135,7 +132,7 @@ class MaskHead(nn.Module):
 
 
 def fine_cut(stem: torch.Tensor, finest: torch.Tensor, boxes: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The second RoIAlign, ``(k, channels + STEM_CHANNELS, 28, 28)``."""
+    """The second RoIAlign, ``(k, channels + stem, 28, 28)``."""
     rois = with_owner(boxes)
     return torch.cat([align_level(x, rois, SECOND_SIDE, stride) for x, stride in ((finest, 4), (stem, 2))], 1)
 

@@ -21,10 +21,9 @@ from torch.nn import functional
 
 from ..settings import PYRAMID_LEVELS
 from ..settings import MaskRcnn
+from ..settings import Network
 from .attention import FeatureNetwork
-from .mask_head import FINE_CHANNELS
 from .mask_head import GROUP
-from .mask_head import STEM_CHANNELS
 from .mask_head import MaskHead
 from .mask_head import align
 from .mask_head import convolution
@@ -32,11 +31,13 @@ from .mask_head import crop
 from .mask_head import gathered
 from .mask_head import group_norm
 from .mask_head import paste
+from .naming import DecodedNamer
 from .naming import PixelNamer
 from .naming import pixel_loss
 from .naming import region_classes
 from .torchvision_ops import load_torchvision
 from .torchvision_ops import nms
+from .unet import UNet
 
 #: Side of what RoIAlign cuts for the box head.
 BOX_SIDE = 7
@@ -46,6 +47,12 @@ POSITIVE = 0.25
 SAMPLED_ANCHORS = 128
 #: Channels of the decoder that restores the whole image.
 RESTORE_CHANNELS = 32
+#: Name of the backbone that is no residual network.
+UNET = "unet"
+#: What a backbone's maps are called, of stride 1, 2, 4, 8, 16 and 32.
+LEVEL_NAMES = ("fine", "stem", "0", "1", "2", "3")
+#: Channels of a residual network's layers at full resolution, and of its first of stride 2.
+RESIDUAL_WIDTHS = (16, 64)
 
 #: Pixels of the image that a pixel of the pyramid's coarsest level, before the pooled one, stands for.
 COARSEST_STRIDE = 32
@@ -57,8 +64,8 @@ class Maps(NamedTuple):
     """What the backbone and the pyramid make of a batch.
 
     Attributes:
-        fine: ``(B, FINE_CHANNELS, H, W)``.
-        stem: ``(B, STEM_CHANNELS, H / 2, W / 2)``.
+        fine: ``(B, fine, H, W)``, the backbone's finest.
+        stem: ``(B, stem, H / 2, W / 2)``, its next.
         levels: The pyramid by level, of stride 4, 8, ..., and a last one, pooled, that serves the first stage alone.
     """
 
@@ -89,6 +96,7 @@ class MaskRCNN(FeatureNetwork):
         classes: Number of classes without background.
         pretext: Whether it learns a pretext instead of segmentation: then it has the branches that the settings want to
             restore and to name pixels, and what overlaps is one region, whatever its class.
+        widths: Channels of the levels of a U-Net, where that is the backbone.
 
     Attributes:
         factor: What the sides of an image must be multiples of.
@@ -103,7 +111,14 @@ class MaskRCNN(FeatureNetwork):
 
     factor = 16
 
-    def __init__(self, settings: MaskRcnn, spacing_mm: float, classes: int, pretext: bool = False) -> None:
+    def __init__(
+        self,
+        settings: MaskRcnn,
+        spacing_mm: float,
+        classes: int,
+        pretext: bool = False,
+        widths: Sequence[int] = Network().widths,
+    ) -> None:
         super().__init__()
         if len(settings.anchors_mm) != PYRAMID_LEVELS:
             msg = f"Expected {PYRAMID_LEVELS} sides in `anchors_mm`, and found {len(settings.anchors_mm)}"
@@ -114,11 +129,12 @@ class MaskRCNN(FeatureNetwork):
         self.score_threshold = settings.score_threshold
         self.exclusive = pretext
         self.feature_channels = 2 * 4 * channels
-        self.backbone, widths = make_backbone(settings.backbone)
-        self.fpn = make_pyramid(widths, channels)
+        self.backbone = make_backbone(settings.backbone, widths)
+        fine, stem, *levels = self.backbone.widths
+        self.fpn = make_pyramid(levels, channels)
         self.rpn = make_proposer(settings, spacing_mm)
         self.box_head = BoxHead(channels)
-        self.mask_head = MaskHead(channels, settings.second_align, settings.extra_layer, settings.skip)
+        self.mask_head = MaskHead(channels, stem, settings.second_align, settings.extra_layer, settings.skip)
         self.predictors = Predictors(self.box_head.outputs, channels, classes)
         kinds = settings.restoration if pretext else "none"
         self.restoration = nn.ModuleDict()
@@ -126,7 +142,11 @@ class MaskRCNN(FeatureNetwork):
             self.restoration["region"] = nn.Sequential(convolution(channels, channels), nn.Conv2d(channels, 1, 1))
         if kinds in ("image", "both"):
             self.restoration["image"] = ImageRestorer(channels)
-        self.naming = PixelNamer(channels, classes) if pretext and settings.pixel_weight else None
+        self.naming = None
+        if pretext and settings.pixel_weight:
+            self.naming = (
+                DecodedNamer(fine, classes) if settings.backbone == UNET else PixelNamer(fine, stem, channels, classes)
+            )
         self.sampler = make_sampler(settings)
         # Convolutions on a processor are half again as fast in this order.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -434,17 +454,54 @@ class ImageRestorer(nn.Module):
         return images + self.last(self.refine(torch.cat((fine, images.to(fine)), 1))).float()
 
 
-class Backbone(nn.Module):
-    """Two layers at full resolution, where textures are, and a residual network.
+class UNetBackbone(UNet):
+    """A U-Net, the levels of whose decoder serve as those of a residual network.
+
+    What it learned as a U-Net, from planes or from distortions, can so be carried over.
 
     Args:
-        body: The residual network; takes ``FINE_CHANNELS`` channels and returns its maps by name.
+        widths: Channels of each level, finest first, three to six.
+
+    Attributes:
+        widths: Channels of ``fine``, ``stem``, and the four levels.
     """
 
-    def __init__(self, body: nn.Module) -> None:
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__(widths)
+        self.widths = [*widths, *[widths[-1]] * (len(LEVEL_NAMES) - len(widths))]
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Images ``(B, 1, H, W)`` to maps by name: ``fine``, ``stem``, and ``0`` to ``3`` of stride 4, 8, 16, 32."""
+        levels = self.decode(self.encode(images))
+        while len(levels) < len(LEVEL_NAMES):
+            levels.append(functional.max_pool2d(levels[-1], 2))
+        return dict(zip(LEVEL_NAMES, levels, strict=True))
+
+
+class ResidualBackbone(nn.Module):
+    """Two layers at full resolution, where textures are, and a residual network of torchvision with group norm.
+
+    Args:
+        name: Of the residual network.
+
+    Attributes:
+        widths: Channels of ``fine``, ``stem``, and the four levels.
+    """
+
+    def __init__(self, name: str) -> None:
+        from torchvision.models import resnet
+        from torchvision.models._utils import IntermediateLayerGetter
+
         super().__init__()
-        self.fine = nn.Sequential(convolution(1, FINE_CHANNELS), convolution(FINE_CHANNELS, FINE_CHANNELS))
-        self.body = body
+        fine, stem = RESIDUAL_WIDTHS
+        self.fine = nn.Sequential(convolution(1, fine), convolution(fine, fine))
+        body = getattr(resnet, name)(weights=None, norm_layer=group_norm)
+        body.conv1 = nn.Conv2d(fine, stem, 5, 2, 2, bias=False)
+        nn.init.kaiming_normal_(body.conv1.weight, mode="fan_out", nonlinearity="relu")
+        levels = (body.layer1, body.layer2, body.layer3, body.layer4)
+        self.widths = [fine, stem, *[level[-1].conv1.in_channels for level in levels]]
+        names = ("relu", *[f"layer{number + 1}" for number in range(len(levels))])
+        self.body = IntermediateLayerGetter(body, dict(zip(names, LEVEL_NAMES[1:], strict=True)))
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Images ``(B, 1, H, W)`` to maps by name: ``fine``, ``stem``, and ``0`` to ``3`` of stride 4, 8, 16, 32."""
@@ -452,17 +509,9 @@ class Backbone(nn.Module):
         return {"fine": fine, **self.body(fine)}
 
 
-def make_backbone(name: str) -> tuple[Backbone, list[int]]:
-    """A residual network of torchvision with group norm on layers at full resolution; the channels of its levels."""
-    from torchvision.models import resnet
-    from torchvision.models._utils import IntermediateLayerGetter
-
-    body = getattr(resnet, name)(weights=None, norm_layer=group_norm)
-    body.conv1 = nn.Conv2d(FINE_CHANNELS, STEM_CHANNELS, 5, 2, 2, bias=False)
-    nn.init.kaiming_normal_(body.conv1.weight, mode="fan_out", nonlinearity="relu")
-    widths = [level[-1].conv1.in_channels for level in (body.layer1, body.layer2, body.layer3, body.layer4)]
-    names = {"relu": "stem", **{f"layer{number + 1}": str(number) for number in range(4)}}
-    return Backbone(IntermediateLayerGetter(body, names)), widths
+def make_backbone(name: str, widths: Sequence[int]) -> UNetBackbone | ResidualBackbone:
+    """The backbone of a name; ``widths`` are those of a U-Net's levels."""
+    return UNetBackbone(widths) if name == UNET else ResidualBackbone(name)
 
 
 def make_pyramid(widths: list[int], channels: int) -> nn.Module:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from ..instances import pixel_classes
-from .mask_head import FINE_CHANNELS
-from .mask_head import STEM_CHANNELS
 from .mask_head import convolution
 from .mask_head import gathered
 
@@ -30,23 +29,25 @@ class PixelNamer(nn.Module):
     """Class logits of every pixel from the pyramid, the stem and the finest layers.
 
     Args:
+        fine: Channels of the finest layers.
+        stem: Channels of the stem.
         channels: Channels of the pyramid.
         classes: Classes without background.
     """
 
-    def __init__(self, channels: int, classes: int) -> None:
+    def __init__(self, fine: int, stem: int, channels: int, classes: int) -> None:
         super().__init__()
         self.reduce = nn.Conv2d(channels, CHANNELS, 1)
-        self.stem = nn.Conv2d(STEM_CHANNELS, CHANNELS, 1)
+        self.stem = nn.Conv2d(stem, CHANNELS, 1)
         self.fuse = convolution(CHANNELS, CHANNELS)
-        self.last = nn.Sequential(convolution(CHANNELS + FINE_CHANNELS, CHANNELS), nn.Conv2d(CHANNELS, classes + 1, 1))
+        self.last = nn.Sequential(convolution(CHANNELS + fine, CHANNELS), nn.Conv2d(CHANNELS, classes + 1, 1))
 
     def forward(self, fine: torch.Tensor, stem: torch.Tensor, pyramid: Sequence[torch.Tensor]) -> torch.Tensor:
         """Class logits, background first.
 
         Args:
-            fine: ``(B, FINE_CHANNELS, H, W)``.
-            stem: ``(B, STEM_CHANNELS, H / 2, W / 2)``.
+            fine: ``(B, fine, H, W)``.
+            stem: ``(B, stem, H / 2, W / 2)``.
             pyramid: Levels of stride 4, 8, ..., finest first.
 
         Returns:
@@ -56,6 +57,24 @@ class PixelNamer(nn.Module):
         half = self.fuse(coarse + self.stem(stem))
         whole = functional.interpolate(half, fine.shape[-2:], mode="bilinear")
         logits: torch.Tensor = self.last(torch.cat((whole, fine), 1)).float()
+        return logits
+
+
+class DecodedNamer(nn.Module):
+    """The same from a decoder's finest level, which has gathered all the others already.
+
+    Args:
+        fine: Channels of the finest level.
+        classes: Classes without background.
+    """
+
+    def __init__(self, fine: int, classes: int) -> None:
+        super().__init__()
+        self.last = nn.Conv2d(fine, classes + 1, 1)
+
+    def forward(self, fine: torch.Tensor, *_coarser: Any) -> torch.Tensor:
+        """Class logits, background first, ``(B, 1 + classes, H, W)`` float32, from ``(B, fine, H, W)``."""
+        logits: torch.Tensor = self.last(fine).float()
         return logits
 
 
