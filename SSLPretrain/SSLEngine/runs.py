@@ -42,7 +42,6 @@ from .studies import Study
 from .studies import StudyError
 from .studies import read_cohort
 from .studies.groups import GROUPS_FILE
-from .studies.reading import NOT_LABELLED
 from .targets import Task
 from .training import Heads
 from .training import Learning
@@ -68,7 +67,7 @@ def read_exams(data: Data, reporter: Reporter) -> Cohort:
         groups=Path(data.groups) if data.groups else None,
         progress=reporter.reading,
     )
-    unusable = [i for study in cohort.studies for i in study.irregularities if i.consequence == NOT_LABELLED]
+    unusable = [i for study in cohort.studies for i in study.irregularities if i.costs_labels]
     for item in (*cohort.irregularities[:50], *unusable[:50]):
         reporter.event("warning", message=f"{item.told}; {item.consequence}.")
     return cohort

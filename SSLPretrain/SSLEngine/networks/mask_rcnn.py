@@ -47,6 +47,8 @@ POSITIVE = 0.25
 SAMPLED_ANCHORS = 128
 #: Channels of the decoder that restores the whole image.
 RESTORE_CHANNELS = 32
+#: Least number that sides of images are multiples of, as those of patches are.
+LEAST_FACTOR = 16
 #: Name of the backbone that is no residual network.
 UNET = "unet"
 #: What a backbone's maps are called, of stride 1, 2, 4, 8, 16 and 32.
@@ -109,8 +111,6 @@ class MaskRCNN(FeatureNetwork):
         ValueError: ``anchors_mm`` is empty.
     """
 
-    factor = 16
-
     def __init__(
         self,
         settings: MaskRcnn,
@@ -130,6 +130,7 @@ class MaskRCNN(FeatureNetwork):
         self.exclusive = pretext
         self.feature_channels = 2 * 4 * channels
         self.backbone = make_backbone(settings.backbone, widths)
+        self.factor = max(LEAST_FACTOR, self.backbone.factor)
         fine, stem, *levels = self.backbone.widths
         self.fpn = make_pyramid(levels, channels)
         self.rpn = make_proposer(settings, spacing_mm)
@@ -486,7 +487,10 @@ class ResidualBackbone(nn.Module):
 
     Attributes:
         widths: Channels of ``fine``, ``stem``, and the four levels.
+        factor: What the sides of an image must be multiples of: its padded convolutions take any.
     """
+
+    factor = 1
 
     def __init__(self, name: str) -> None:
         from torchvision.models import resnet

@@ -300,7 +300,7 @@ def _attach(study: Study, path: Path, view: View | None, name: str = "") -> None
         view = view or _view_of_labels(study, labels, name)
         labels.check()
     except StudyError as error:
-        study.irregularities.append(Irregularity(str(path), str(error), NOT_LABELLED))
+        study.irregularities.append(Irregularity(str(path), str(error), NOT_LABELLED, costs_labels=True))
         return
     if view is None:
         what = "there is no image that these labels belong to"

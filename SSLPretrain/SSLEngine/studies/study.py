@@ -29,11 +29,19 @@ class StudyError(ValueError):
 
 @dataclass(frozen=True)
 class Irregularity:
-    """Something about an input that a user should know, and what follows from it."""
+    """Something about an input that a user should know, and what follows from it.
+
+    Attributes:
+        where: The file or folder.
+        what: What is odd about it.
+        consequence: What follows.
+        costs_labels: Whether labels are left out for it, which a training has to say aloud.
+    """
 
     where: str
     what: str
     consequence: str
+    costs_labels: bool = False
 
     @property
     def told(self) -> str:
