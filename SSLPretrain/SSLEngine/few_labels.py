@@ -45,6 +45,7 @@ from .pretraining import pretrain_on
 from .runs import gather
 from .runs import organ_of
 from .runs import read_exams
+from .runs import write_manifest
 from .segment import Segmenter
 from .settings import Finetune
 from .settings import Grid
@@ -147,6 +148,8 @@ def run_label_study(settings: LabelStudy, reporter: Reporter) -> dict[str, Any]:
     if material.groups:
         document |= {"groups": material.groups, "balanced_accuracy": summarise(rows, "balanced_accuracy")}
     write_json(folder / RESULTS_FILE, document)
+    own = folder / PRETRAINED_FILE
+    write_manifest(folder, settings, [*pool, *test], own if own.is_file() else None)
     plot(document, folder / "few-labels.png")
     return document
 

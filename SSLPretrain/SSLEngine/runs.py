@@ -28,6 +28,7 @@ from .settings import RATES
 from .settings import Data
 from .settings import Finetune
 from .settings import Grid
+from .settings import LabelStudy
 from .settings import LeftOut
 from .settings import Pretrain
 from .settings import Schedule
@@ -208,20 +209,38 @@ def finish(
     path = folder / jobs.MODEL_FILE
     if rank == 0:
         save_model(path, trained, card)
-        jobs.write_json(folder / jobs.MANIFEST_FILE, _manifest(settings, studies, path))
+        write_manifest(folder, settings, studies, path)
     return path
 
 
-def _manifest(settings: Pretrain | Finetune, studies: Sequence[Study], model: Path) -> dict[str, Any]:
-    device = choose_device(settings.device)
+def write_manifest(
+    folder: Path, settings: Pretrain | Finetune | LabelStudy, studies: Sequence[Study], model: Path | None
+) -> None:
+    """Writes down what a job was made of: settings, versions, machine, seed, subjects, and hashes of its files.
+
+    Args:
+        folder: Of the job.
+        settings: Of the job.
+        studies: Those that were read.
+        model: The model that the job made, or None.
+    """
+    manifest = _manifest(settings, settings.finetune if isinstance(settings, LabelStudy) else settings, studies)
+    if model is not None:
+        manifest["model"] = {"file": model.name, "sha256": digest(model)}
+    jobs.write_json(folder / jobs.MANIFEST_FILE, manifest)
+
+
+def _manifest(
+    settings: Pretrain | Finetune | LabelStudy, training: Pretrain | Finetune, studies: Sequence[Study]
+) -> dict[str, Any]:
+    device = choose_device(training.device)
     return {
         "settings": plain(settings),
         "versions": {"sslsegmentation": __version__, "python": platform.python_version(), **_versions()},
         "machine": {"system": platform.platform(), "device": _device_name(device), "threads": torch.get_num_threads()},
-        "seed": settings.seed,
+        "seed": training.seed,
         "subjects": sorted({s.subject for s in studies}),
-        "inputs": {str(f): digest(f) for f in sorted(_inputs(settings, studies))},
-        "model": {"file": model.name, "sha256": digest(model)},
+        "inputs": {str(f): digest(f) for f in sorted(_inputs(training, studies))},
         "command": sys.argv,
     }
 

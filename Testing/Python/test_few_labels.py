@@ -64,6 +64,10 @@ def test_every_trial_is_paired_and_nested_and_never_sees_the_test(finished: tupl
     written = json.loads((folder / "results.json").read_text())
     assert written["summary"] == document["summary"]
     assert (folder / "few-labels.png").read_bytes()[:4] == b"\x89PNG"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert test < set(manifest["subjects"])
+    assert manifest["settings"]["counts"] == [1, 2]
+    assert manifest["model"]["file"] == "pretrained.safetensors"
     from SSLEngine.models import read_card
 
     card = read_card(folder / "pretrained.safetensors")
