@@ -157,7 +157,7 @@ class MaskRcnn(Strict, frozen=True):
         detections: Detections of one image at most.
     """
 
-    backbone: Literal["unet", "resnet18", "resnet34", "resnet50"] = "resnet18"
+    backbone: Literal["unet", "resnet18", "resnet34", "resnet50"] = "unet"
     channels: Annotated[int, msgspec.Meta(ge=16, le=512, multiple_of=16)] = 64
     anchors_mm: Annotated[tuple[Positive, ...], msgspec.Meta(max_length=5)] = ()
     aspects: Annotated[tuple[Positive, ...], msgspec.Meta(min_length=1, max_length=5)] = (0.5, 1.0, 2.0)

@@ -378,7 +378,7 @@ def test_held_parts_learn_later(pretrained: Path, toy_cohort: Path, tmp_path: Pa
     job = tmp_path / "job"
     more = {"init": str(pretrained), "frozen_share": 0.67}
     before, end = load_file(pretrained), load_file(tuned(toy_cohort, job, **more))
-    name = "backbone.body.layer1.0.conv1.weight"
+    name = "backbone.encoder.1.conv1.conv.weight"
     held = torch.load(job / "checkpoint-0000002.pt", weights_only=True)["network"]
     assert torch.equal(held[name], before[name])
     assert not torch.equal(before[name], end[name])
@@ -467,7 +467,7 @@ def test_settings_that_do_not_go_together_are_refused() -> None:
     with pytest.raises(SettingsError, match="carry is 'proposals' and must be encoder or all for network unet"):
         agreed_network(settings(network=unet, carry="proposals"), nothing)
     with pytest.raises(SettingsError, match=r"network\.kind is unet but the model is a mask-rcnn"):
-        agreed_network(settings(network=unet), start)
+        agreed_network(settings(network=unet), Start(card(backbone="resnet18"), {}))
     pretrained = parse(card().network, Network)
     assert agreed_network(settings(), start) == pretrained
 
