@@ -148,6 +148,8 @@ def test_a_training_prints_its_state_as_json_and_its_words_to_the_log(
     assert jobs.status(job).state == jobs.FINISHED
 
 
+#: A network that shares nothing with a U-Net.
+RESIDUAL = ("--network", "mask-rcnn", "--set", "network.mask_rcnn.backbone=resnet18")
 BAD = [
     ["inspect", "{tmp}/absent"],
     ["inspect", "{tmp}/empty"],
@@ -170,7 +172,7 @@ BAD = [
     ["pretrain", "--data", "{cohort}", "--out", "{tmp}/out", "--network", "mask-rcnn", "--pretext", "crossings"],
     ["pretrain", "--data", "{cohort}", "--out", "{tmp}/out", "--set", "weights.guess=1"],
     ["finetune", "--data", "{cohort}", "--out", "{tmp}/out", "--transfer", "decoder"],
-    ["finetune", "--data", "{cohort}", "--out", "{tmp}/out", "--init", "{model}", "--network", "mask-rcnn"],
+    ["finetune", "--data", "{cohort}", "--out", "{tmp}/out", "--init", "{model}", *RESIDUAL],
     ["finetune", "--data", "{cohort}", "--out", "{tmp}/out", "--init", "{model}", "--set", "grid.spacing_mm=0.5"],
     ["finetune", "--data", "{cohort}", "--out", "{tmp}/out", "--target", "classification", "--transfer", "multitask"],
     ["study-labels", "--data", "{cohort}", "--out", "{tmp}/out", "--network", "mask-rcnn", "--pretext", "positions"],

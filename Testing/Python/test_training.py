@@ -203,7 +203,11 @@ def test_pretraining_goes_on_from_a_model(
     ("kind", "change", "said"),
     [
         ("segmentation", {}, "pretrained one alone"),
-        ("pretrained", {"network": {"kind": "mask-rcnn"}}, "network.kind is mask-rcnn but the model is a unet"),
+        (
+            "pretrained",
+            {"network": {"kind": "mask-rcnn", "mask_rcnn": {"backbone": "resnet18"}}},
+            "network.kind is mask-rcnn but the model is a unet",
+        ),
     ],
 )
 def test_what_pretraining_cannot_go_on_from(kind: Any, change: dict[str, Any], said: str) -> None:
