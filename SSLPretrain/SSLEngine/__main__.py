@@ -35,6 +35,10 @@ SHARED_SETTINGS = (
     *("positions", "crossings", "location", "restoration", "distortions"),
 )
 
+#: Turns that a thread of GNU OpenMP waits awake before it sleeps. At its default of 300 000, beside another program that
+#: is busy, all threads wait at every operation for one that has no core.
+SPIN_COUNT = "10000"
+
 #: What the system says of a path that cannot be used, whatever is tried.
 WRONG_PATH = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
 WRONG_PLACE = (errno.EROFS, errno.ENAMETOOLONG)
@@ -641,6 +645,8 @@ def _positive(text: str) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb; returns the exit code."""
     given = sys.argv[1:] if argv is None else list(argv)
+    # Read when torch is loaded, which is later.
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     try:
         if len(given) == 3 and given[1] == "--job" and given[0] in tasks.TASKS:
             return _task(given[0], Path(given[2]))

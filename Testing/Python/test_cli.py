@@ -22,6 +22,7 @@ from conftest import Engine
 from conftest import engine_environment
 from SSLEngine import __version__
 from SSLEngine import jobs
+from SSLEngine.__main__ import SPIN_COUNT
 from SSLEngine.__main__ import build_parser
 from SSLEngine.__main__ import explain
 from SSLEngine.__main__ import main
@@ -118,6 +119,19 @@ def test_json_is_one_document_and_nothing_else(
     found = document(["job", "status", job, "--json"], capsys)
     assert {"state", "step", "steps", "eta_s", "rate", "message", "model"} <= set(found)
     assert found["state"] == "queued"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only torch for Linux brings GNU OpenMP")
+@pytest.mark.parametrize("asked", [None, "7"])
+def test_threads_do_not_wait_awake_for_long(asked: str | None) -> None:
+    program = "from SSLEngine.__main__ import main; main(['job', 'status', '/']); import torch; torch.ones(1)"
+    environment = {k: v for k, v in engine_environment().items() if k != "GOMP_SPINCOUNT"}
+    environment |= {"OMP_DISPLAY_ENV": "VERBOSE", **({"GOMP_SPINCOUNT": asked} if asked else {})}
+    command = [sys.executable, "-c", program]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120)
+    if "GOMP_" not in ran.stderr:
+        pytest.skip("this torch runs on another OpenMP")
+    assert f"GOMP_SPINCOUNT = '{asked or SPIN_COUNT}'" in ran.stderr
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(toy_cohort: Path) -> None:
