@@ -35,8 +35,8 @@ SHARED_SETTINGS = (
     *("positions", "crossings", "location", "restoration", "distortions"),
 )
 
-#: Turns that a thread of GNU OpenMP waits awake before it sleeps. At its default of 300 000, beside another program that
-#: is busy, all threads wait at every operation for one that has no core.
+#: Turns that a thread of GNU OpenMP waits awake before it sleeps. At its default of 300 000, beside another program
+#: that is busy, all threads wait at every operation for one that has no core.
 SPIN_COUNT = "10000"
 
 #: What the system says of a path that cannot be used, whatever is tried.
