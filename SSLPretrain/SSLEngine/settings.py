@@ -134,8 +134,8 @@ class MaskRcnn(Strict, frozen=True):
     """Parts and sizes of the Mask R-CNN, after Felfeliyan et al. 2022 (iMaskRCNN) and 2023; sizes are ours.
 
     Attributes:
-        backbone: The U-Net of ``Network.widths`` with its decoder, whose weights a transfer carries between the two
-            kinds of network, or a residual network with one input channel and group norm [ours].
+        backbone: A residual network with one input channel and group norm, or the U-Net of ``Network.widths`` with its
+            decoder, whose weights a transfer carries between the two kinds of network [ours].
         channels: Channels of the feature pyramid and of the heads.
         anchors_mm: Side of the anchors of each pyramid level, finest first, five in all; empty takes them from the
             sizes of the regions that the cohort teaches.
@@ -157,7 +157,7 @@ class MaskRcnn(Strict, frozen=True):
         detections: Detections of one image at most.
     """
 
-    backbone: Literal["unet", "resnet18", "resnet34", "resnet50"] = "unet"
+    backbone: Literal["unet", "resnet18", "resnet34", "resnet50"] = "resnet18"
     channels: Annotated[int, msgspec.Meta(ge=16, le=512, multiple_of=16)] = 64
     anchors_mm: Annotated[tuple[Positive, ...], msgspec.Meta(max_length=5)] = ()
     aspects: Annotated[tuple[Positive, ...], msgspec.Meta(min_length=1, max_length=5)] = (0.5, 1.0, 2.0)

@@ -378,7 +378,7 @@ def test_held_parts_learn_later(pretrained: Path, toy_cohort: Path, tmp_path: Pa
     job = tmp_path / "job"
     more = {"init": str(pretrained), "frozen_share": 0.67}
     before, end = load_file(pretrained), load_file(tuned(toy_cohort, job, **more))
-    name = "backbone.encoder.1.conv1.conv.weight"
+    name = "backbone.body.layer1.0.conv1.weight"
     held = torch.load(job / "checkpoint-0000002.pt", weights_only=True)["network"]
     assert torch.equal(held[name], before[name])
     assert not torch.equal(before[name], end[name])
