@@ -81,10 +81,13 @@ def completed(settings: Mapping[str, Any], kind: type[SettingsType]) -> Settings
 def over(settings: Mapping[str, Any], grid: Grid, network: Network) -> dict[str, Any]:
     """Plain settings of a training laid over the grid and network of a model, all but its anchors.
 
-    Anchors stay out, so that those which somebody gave can be told from those which a cohort's regions gave.
+    Anchors stay out, so that those which somebody gave can be told from those which a cohort's regions gave. A Mask
+    R-CNN from a U-Net's model has it as its backbone.
     """
-    network = structs.replace(network, mask_rcnn=structs.replace(network.mask_rcnn, anchors_mm=()))
     said = {name: settings.get(name) or {} for name in ("grid", "network")}
+    on_it = network.kind == "unet" and said["network"].get("kind") == "mask-rcnn"
+    backbone = "unet" if on_it else network.mask_rcnn.backbone
+    network = structs.replace(network, mask_rcnn=structs.replace(network.mask_rcnn, anchors_mm=(), backbone=backbone))
     described = plain(network)
     return {
         **settings,

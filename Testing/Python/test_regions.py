@@ -362,7 +362,8 @@ def test_a_u_net_goes_on_as_a_backbone_and_back(toy_cohort: Path, tmp_path: Path
 
     unet = {"kind": "unet", "widths": [4, 8, 16]}
     first = pretrain(parse(job_settings(toy_cohort, pretext=["crossings"], network=unet), Pretrain), job("crossings"))
-    on_it = {"kind": "mask-rcnn", "mask_rcnn": {**SMALL, "backbone": "unet"}}
+    # Nothing is said of the backbone.
+    on_it = {"kind": "mask-rcnn", "mask_rcnn": SMALL}
     settings = job_settings(toy_cohort, pretext=["distortions"], init=str(first), network=on_it)
     second = pretrain(completed(settings, Pretrain), job("distortions"))
     assert read_card(second).network["widths"] == [4, 8, 16]
