@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 
 import torch
-from monai.networks.nets import DynUNet
 from torch import nn
 
 from .attention import FeatureNetwork
@@ -27,6 +26,9 @@ class UNet(nn.Module):
     """
 
     def __init__(self, widths: Sequence[int]) -> None:
+        # Here, since it imports torchvision, which has to be prepared first where a Mask R-CNN is made.
+        from monai.networks.nets import DynUNet
+
         super().__init__()
         levels = len(widths)
         body = DynUNet(
