@@ -149,7 +149,7 @@ def run_label_study(settings: LabelStudy, reporter: Reporter) -> dict[str, Any]:
         document |= {"groups": material.groups, "balanced_accuracy": summarise(rows, "balanced_accuracy")}
     write_json(folder / RESULTS_FILE, document)
     own = folder / PRETRAINED_FILE
-    write_manifest(folder, settings, [*pool, *test], own if own.is_file() else None)
+    write_manifest(folder, settings, cohort.studies, own if own.is_file() else None)
     plot(document, folder / "few-labels.png")
     return document
 

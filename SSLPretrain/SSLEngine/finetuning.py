@@ -135,9 +135,8 @@ def finetune_run(
     network = make_network(described, heads_for(kind, [target, *pretexts]), grid.spacing_mm)
     report, carried = None, carried_parts(start.network, described, settings.carry)
     if start.card is not None:
-        report = transfer(
-            start.weights, network, carried_keys(start, network, names, described, settings.carry), carried
-        )
+        keys = carried_keys(start, network, names, described, settings.carry)
+        report = transfer(start.weights, network, keys, carried)
     steps = sensible_steps(settings.schedule.steps, len(learned), settings.schedule.batch, 40, 400, 3000)
     run = Run(
         network=network.to(device),

@@ -53,17 +53,17 @@ MAX_STRUCTURES, MAX_LABEL_VALUE = 255, 32767
 #: A transfer that fits less than this share of the wanted weights is refused.
 MIN_FIT = 0.8
 
+#: What stands before the names of a U-Net's tensors where it is the backbone of a Mask R-CNN.
+AS_BACKBONE = "backbone."
 #: What a transfer carries over of each kind of network, by ``Finetune.carry``: beginnings of the tensors' names.
 PARTS: dict[str, dict[Carry, tuple[str, ...]]] = {
     "unet": {"encoder": ("encoder.",), "all": ("encoder.", "decoder.")},
     "mask-rcnn": {
-        "encoder": ("backbone.",),
-        "proposals": ("backbone.", "fpn.", "rpn."),
-        "all": ("backbone.", "fpn.", "rpn.", "box_head.", "mask_head."),
+        "encoder": (AS_BACKBONE,),
+        "proposals": (AS_BACKBONE, "fpn.", "rpn."),
+        "all": (AS_BACKBONE, "fpn.", "rpn.", "box_head.", "mask_head."),
     },
 }
-#: What stands before the names of a U-Net's tensors where it is the backbone of a Mask R-CNN.
-AS_BACKBONE = "backbone."
 #: What is made for a task of each kind of network, and what of it knows the structures of a segmentation.
 HEADS = {"unet": ("pixel_heads.", "image_heads."), "mask-rcnn": ("predictors.",)}
 SEGMENTATION_HEADS = {"unet": f"pixel_heads.{SEGMENTATION}.", "mask-rcnn": "predictors."}
