@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -29,7 +30,10 @@ LABELS_SUFFIX = "_seg"
 
 
 def collect(exam: SceneExam, segmentations: Sequence[Any], folder: Path) -> Path:
-    """Writes an exam with its segments as a labelled study; an earlier one of the same exam is replaced.
+    """Writes an exam with its segments as a labelled study of its own.
+
+    An earlier one is replaced where it has the same images and no labels of others than these views; whatever else has
+    the exam's name stays, and the exam gets a number.
 
     A cine is written at the phase that is shown, because that is the one whose segments were approved.
 
@@ -53,20 +57,54 @@ def collecting(exam: SceneExam, segmentations: Sequence[Any], folder: Path) -> G
     pairs = [(_view_of(exam, node), node) for node in segmentations]
     if not pairs:
         raise SceneError(_("There is no segmentation to learn from: segment the exam or draw one first."))
-    target = folder / _safe(exam.study.subject or exam.study.name)
-    partial = target.with_name(target.name + ".part")
+    name = _safe("_".join(dict.fromkeys(filter(None, [exam.study.subject, exam.study.name]))))
+    partial = folder / f"{name}.part"
     shutil.rmtree(partial, ignore_errors=True)
     try:
         still = SceneExam(exam.study, [_still(item) for item in exam.views], exam.token, exam.item)
         yield from exams.writing_study(still, partial)
+        target = yield from _place(folder, name, partial, {_stem(exam, item, node) for item, node in pairs})
         names = yield from _writing_labels(exam, pairs, partial, known_labels(folder, target))
         document = json.loads((partial / "study.json").read_text(encoding="utf-8"))
         document["labels"] = {str(value): name for value, name in names.items()}
+        # Exams of which nobody has said whose they are must not be taken for those of one subject.
+        document["subject"] = exam.study.subject or target.name
         (partial / "study.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
         _replace(target, partial)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return target
+
+
+def _place(folder: Path, name: str, partial: Path, labelled: set[str]) -> Generator[None, None, Path]:
+    """The folder for an exam whose images have been written: its former one, else one that nothing has the name of."""
+    number, target = 1, folder / name
+    while target.exists() and not (yield from _may_replace(target, partial, labelled)):
+        number += 1
+        target = folder / f"{name}-{number}"
+    return target
+
+
+def _may_replace(target: Path, partial: Path, labelled: set[str]) -> Generator[None, None, bool]:
+    """Whether the exam has the images of a former one and will have labels wherever that has them."""
+    written = yield from _images(partial, labelled)
+    known = {path.stem.removesuffix(LABELS_SUFFIX) for path in target.glob(f"*{LABELS_SUFFIX}.nii")}
+    former = yield from _images(target, known)
+    return written.keys() == former.keys() and all(written[image] >= had for image, had in former.items())
+
+
+def _images(folder: Path, labelled: set[str]) -> Generator[None, None, dict[bytes, bool]]:
+    """Digest of each image of a collected exam, and whether it has labels; some MB at each step."""
+    found = {}
+    for path in folder.glob("*.nii"):
+        if not path.stem.endswith(LABELS_SUFFIX):
+            digest = hashlib.blake2b()
+            with path.open("rb") as file:
+                while block := file.read(1 << 24):
+                    digest.update(block)
+                    yield
+            found[digest.digest()] = path.stem in labelled
+    return found
 
 
 def _replace(target: Path, partial: Path) -> None:
@@ -90,10 +128,13 @@ def _safe(name: str) -> str:
 
 
 def _view_of(exam: SceneExam, node: Any) -> SceneView:
-    name = node.GetAttribute(VIEW)
     reference = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
+    # Names need not be unique among volumes of the scene.
     for item in exam.views:
-        if item.view.name == name or (name is None and reference in item.volumes):
+        if reference in item.volumes:
+            return item
+    for item in exam.views:
+        if item.view.name == node.GetAttribute(VIEW):
             return item
     text = _("'{name}' belongs to no view of the exam; choose the volume it was drawn on as its source.")
     raise SceneError(text.format(name=node.GetName()))
@@ -109,6 +150,12 @@ def _part_of(item: SceneView, node: Any) -> slice:
         raise SceneError(text.format(name=node.GetName(), view=item.view.name))
     index = item.volumes.index(reference)
     return slice(index, index + 1)
+
+
+def _stem(exam: SceneExam, item: SceneView, node: Any) -> str:
+    """Name of the image file that a segmentation's labels lie beside."""
+    start = _part_of(item, node).start
+    return exams.view_key(exam.views.index(item), item) + ("" if start is None else f"_{start:03d}")
 
 
 def _still(item: SceneView) -> SceneView:
@@ -137,8 +184,7 @@ def _writing_labels(
         volume = item.volume_of_slice(part.start or 0)
         labels, _names = yield from segments.labelling(slicer.mrmlScene, node, volume, values)
         image = itk_image(labels, item.view.planes[part])
-        stem = exams.view_key(exam.views.index(item), item) + ("" if part.start is None else f"_{part.start:03d}")
-        path = folder / f"{stem}{LABELS_SUFFIX}.nii"
+        path = folder / f"{_stem(exam, item, node)}{LABELS_SUFFIX}.nii"
         try:
             sitk.WriteImage(image, str(path))
         except RuntimeError as error:

@@ -101,13 +101,14 @@ class ExamLoader:
             return
         from SSLEngine.studies import take_over
         from SSLScene import exams
+        from SSLScene import undo
 
         try:
             study = take_over(folder / "exam")
         except ValueError as error:
             self._onError(error)
             return
-        self._token = slicer.mrmlScene.GenerateUniqueName(f"exam {study.name}")
+        self._token = undo.new_token(study.name)
         steps = exams.loading(slicer.mrmlScene, study, self._token)
         show = _("into the scene: {view}")
         self._stepper.run(

@@ -135,33 +135,53 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
         """Takes volumes of the scene as the views of an exam.
 
         Args:
-            volumes: Volume nodes, or roles by node ID; all scalar volumes of the scene by default.
+            volumes: Volume nodes, or roles by node ID; all scalar volumes of the scene by default. Where those lie in
+                several studies of the subject hierarchy, those of the study in which the panel's chosen volume lies.
 
         Raises:
-            SceneError: A volume cannot be used, for instance under a non-linear transform.
+            SceneError: A volume cannot be used, for instance under a non-linear transform; or they are of several
+                exams and none is chosen.
         """
         from SSLEngine.studies.roles import assign_roles
         from SSLScene import exams
 
+        scene = slicer.mrmlScene
         chosen = volumes if volumes is not None else self._sceneVolumes()
-        exam = exams.exam_of_scene(slicer.mrmlScene, chosen, token="exam of the scene")
+        exam = exams.exam_of_scene(scene, chosen)
+        exam.token = exams.token_of_study(scene, exam.item) if exam.item else "exam of the scene"
         if not isinstance(chosen, Mapping):
-            given = {item.view.name: item.view.role for item in exam.views}
+            given = [item.view.role for item in exam.views]
             assign_roles(exam.study, organ=None)
-            for item in exam.views:
-                known = given[item.view.name]
+            for item, known in zip(exam.views, given, strict=True):
                 item.view.role = item.view.role if known == "unknown" else known
         return exam
 
-    @staticmethod
-    def _sceneVolumes() -> list[Any]:
+    def _sceneVolumes(self) -> list[Any]:
+        from SSLScene import exams
+        from SSLScene.host import SceneError
+
+        scene = slicer.mrmlScene
         nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
         plain = [n for n in nodes if not n.IsA("vtkMRMLLabelMapVolumeNode") and not n.GetHideFromEditors()]
-        return [n for n in plain if n.GetImageData() is not None]
+        by_study: dict[int, list[Any]] = {}
+        for node in plain:
+            if node.GetImageData() is not None:
+                by_study.setdefault(exams.study_item(scene, node), []).append(node)
+        wanted = self.getParameterNode().volume
+        for group in by_study.values():
+            if len(by_study) == 1 or wanted in group:
+                return group
+        if not by_study:
+            return []
+        names = [" / ".join(exams.exam_name(scene, item)) if item else _("no study") for item in by_study]
+        text = _("The scene holds volumes of {count} exams ({names}): choose a volume of one of them to segment first.")
+        raise SceneError(text.format(count=len(names), names=", ".join(names)))
 
-    @staticmethod
-    def examInScene() -> "SceneExam | None":
-        """The exam whose views a saved scene holds, with the roles that they had; None where there is none."""
+    def examInScene(self) -> "SceneExam | None":
+        """The exam whose views a saved scene holds, with the roles that they had; None where there is none.
+
+        Of several, the one of the panel's chosen volume, else the first.
+        """
         volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
         if not any(node.GetAttribute("SSLSegmentation.View") for node in volumes):
             return None
@@ -169,9 +189,10 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
         from SSLScene import undo
 
         views = [node for node in volumes if node.GetAttribute(exams.VIEW)]
-        token = views[0].GetAttribute(undo.OWNER) or undo.DEFAULT_TOKEN
-        chosen = {n.GetID(): n.GetAttribute(exams.ROLE) or "" for n in views if n.GetAttribute(undo.OWNER) == token}
-        return exams.exam_of_scene(slicer.mrmlScene, chosen, token.removeprefix("exam "), token)
+        wanted = self.getParameterNode().volume
+        token = (wanted if wanted in views else views[0]).GetAttribute(undo.OWNER)
+        chosen = [node for node in views if node.GetAttribute(undo.OWNER) == token]
+        return exams.exam_of_scene(slicer.mrmlScene, chosen, token=token or undo.DEFAULT_TOKEN)
 
     @staticmethod
     def removeExam(exam: "SceneExam") -> None:

@@ -45,6 +45,8 @@ ROLE = "SSLSegmentation.Role"
 VIEW = "SSLSegmentation.View"
 SOURCE = "SSLSegmentation.Source"
 SLICE = "SSLSegmentation.Slice"
+#: Of a study item that someone else made: the owner of what is shown of it.
+EXAM = "SSLSegmentation.Exam"
 
 #: ``progress(done, total, message)``, as the engine's readers call it.
 Progress = Callable[[int, int, str], None]
@@ -147,6 +149,7 @@ def _study_item(scene: Any, study: Study, token: str) -> int:
     hierarchy = subject_hierarchy(scene)
     patient = hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), study.subject or study.name)
     item: int = hierarchy.CreateStudyItem(undo.own_item(scene, patient, token), study.name)
+    hierarchy.SetItemAttribute(item, SOURCE, str(study.path))
     return undo.own_item(scene, item, token)
 
 
@@ -331,19 +334,23 @@ def view_of_node(scene: Any, node: Any, role: str | None = None) -> View:
     Raises:
         SceneError: The node cannot be used; see :func:`planes_of_node`.
     """
-    sequence = sequence_of(scene, node)
-    phases = sequence.GetNumberOfDataNodes() if sequence is not None else 1
+    return _view_of(scene, [node], role)
 
-    known = role or node.GetAttribute(ROLE) or UNKNOWN
+
+def _view_of(scene: Any, volumes: Sequence[Any], role: str | None) -> View:
+    """As :func:`view_of_node`, of one volume or of one a slice."""
+    first = volumes[0]
+    sequences = [sequence_of(scene, node) for node in volumes]
+    known = role or first.GetAttribute(ROLE) or UNKNOWN
     return View(
-        name=node.GetName(),
-        source=Path(node.GetAttribute(SOURCE) or node.GetName()),
-        planes=planes_of_node(node),
-        phases=phases,
-        read_pixels=_scene_reader([node], [sequence]),
+        name=first.GetAttribute(VIEW) or first.GetName(),
+        source=Path(first.GetAttribute(SOURCE) or first.GetName()),
+        planes=[plane for node in volumes for plane in planes_of_node(node)],
+        phases=sequences[0].GetNumberOfDataNodes() if sequences[0] is not None else 1,
+        read_pixels=_scene_reader(volumes, sequences),
         role=known if known in ROLES else UNKNOWN,
         reason="chosen in the scene" if role else "",
-        trigger_times=_times(sequence),
+        trigger_times=_times(sequences[0]),
     )
 
 
@@ -385,34 +392,78 @@ def set_role(scene: Any, item: SceneView, role: str) -> None:
             sequence.GetNthDataNode(k).SetAttribute(ROLE, role)
 
 
+def study_item(scene: Any, node: Any) -> int:
+    """The study of the subject hierarchy that a node lies in; 0 where it lies in none."""
+    hierarchy = subject_hierarchy(scene)
+    item = hierarchy.GetItemByDataNode(node)
+    return int(hierarchy.GetItemAncestorAtLevel(item, "Study")) if item else 0
+
+
+def exam_name(scene: Any, item: int) -> tuple[str, str]:
+    """Names of the subject and the study that a study item of the subject hierarchy has; empty where there is none."""
+    hierarchy = subject_hierarchy(scene)
+    subject = hierarchy.GetItemAncestorAtLevel(item, "Patient") if item else 0
+    return hierarchy.GetItemName(subject) if subject else "", hierarchy.GetItemName(item) if item else ""
+
+
+def token_of_study(scene: Any, item: int) -> str:
+    """The owner of what is shown of a study of the subject hierarchy: one and the same, in a saved scene too."""
+    hierarchy = subject_hierarchy(scene)
+    known = hierarchy.GetItemAttribute(item, undo.OWNER) or hierarchy.GetItemAttribute(item, EXAM)
+    if not known:
+        known = undo.new_token(hierarchy.GetItemName(item))
+        hierarchy.SetItemAttribute(item, EXAM, known)
+    return str(known)
+
+
 def exam_of_scene(
-    scene: Any, chosen: Mapping[str, str] | Sequence[Any], name: str = "scene", token: str = undo.DEFAULT_TOKEN
+    scene: Any, chosen: Mapping[str, str] | Sequence[Any], name: str = "", token: str = undo.DEFAULT_TOKEN
 ) -> SceneExam:
     """An exam of volumes that lie in the scene already. Nothing is added or changed.
+
+    Slices that were loaded as the one volume a plane of a view are that view again. Where all volumes lie in one study
+    of the subject hierarchy, the exam has its name, its subject and the folder that it was loaded from.
 
     Args:
         scene: The MRML scene.
         chosen: Volume nodes, or roles by node ID.
-        name: The study's name.
+        name: The study's name; that of the subject hierarchy if empty.
         token: Owner of what is shown of the exam later.
 
     Raises:
         SceneError: A node cannot be used.
     """
     given = dict(chosen) if isinstance(chosen, Mapping) else {node.GetID(): "" for node in chosen}
-    study = Study(name=name, path=Path(name), views=[], subject=name)
-    exam = SceneExam(study, token=token)
-    hierarchy = subject_hierarchy(scene)
-    for node_id, role in given.items():
+    parts: dict[tuple[str, ...], list[Any]] = {}
+    for node_id in given:
         node = scene.GetNodeByID(node_id)
         if node is None:
             msg = f"There is no volume {node_id} in the scene any more: choose another."
             raise SceneError(msg)
-        view = view_of_node(scene, node, role or None)
-        exam.views.append(SceneView(view, [node], browser_of(scene, node), hierarchy.GetItemByDataNode(node)))
+        parts.setdefault(_view_key(node), []).append(node)
+    items = {study_item(scene, node) for nodes in parts.values() for node in nodes}
+    item = items.pop() if len(items) == 1 else 0
+    hierarchy = subject_hierarchy(scene)
+    subject, known = exam_name(scene, item)
+    name = name or known or "scene"
+    path = hierarchy.GetItemAttribute(item, SOURCE) if item else ""
+    exam = SceneExam(Study(name=name, path=Path(path or name), views=[], subject=subject), token=token, item=item)
+    for nodes in parts.values():
+        nodes.sort(key=lambda node: int(node.GetAttribute(SLICE) or 0))
+        view = _view_of(scene, nodes, given[nodes[0].GetID()] or None)
+        place = hierarchy.GetItemByDataNode(nodes[0])
+        place = place if len(nodes) == 1 else hierarchy.GetItemParent(place)
+        exam.views.append(SceneView(view, nodes, browser_of(scene, nodes[0]), place))
     exam.views.sort(key=lambda v: roles.rank(v.view.role))
-    study.views = [v.view for v in exam.views]
+    exam.study.views = [v.view for v in exam.views]
     return exam
+
+
+def _view_key(node: Any) -> tuple[str, ...]:
+    """The same for all slices of a view that forms no volume; a volume of its own for every other node."""
+    if node.GetAttribute(SLICE) is None:
+        return (node.GetID(),)
+    return (node.GetAttribute(undo.OWNER) or "", node.GetAttribute(VIEW) or "")
 
 
 def handing_over(exam: SceneExam, folder: Path) -> Iterator[tuple[int, int, str]]:

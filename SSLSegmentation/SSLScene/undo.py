@@ -8,6 +8,7 @@ survive saving and loading.
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Callable
 from collections.abc import Generator
 from collections.abc import Iterable
@@ -27,6 +28,11 @@ _MEMORY = "SSLSegmentation.Memory"
 
 Step = TypeVar("Step")
 Result = TypeVar("Result")
+
+
+def new_token(name: str) -> str:
+    """A token that no other exam has, of this scene or of one that is opened beside it."""
+    return f"exam {name} {uuid.uuid4().hex[:8]}"
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Segments become a labelled exam without holding up the window; given up or failing, they leave all as it was."""
+"""Segments become a labelled exam without holding up the window; nothing that was collected before is lost."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def drawn(window: Window, tmp_path: Path) -> Iterator[Any]:
 
 def collected(folder: Path) -> Study:
     """The one labelled exam; nothing else is in the folder."""
-    assert [p.name for p in folder.iterdir()] == ["Anna"]
-    return read_study(folder / "Anna")
+    assert [p.name for p in folder.iterdir()] == ["Anna_big"]
+    return read_study(folder / "Anna_big")
 
 
 def all_nodes(window: Window) -> list[str]:
@@ -68,7 +68,7 @@ def test_collects_without_blocking(window: Window, drawn: Any, tmp_path: Path) -
     window.spin(lambda: not window.segmentation.busy and pulse.ticks > 20)
     pulse.stop()
     assert button.text == text
-    assert window.application.messages[-1] == ("status", f"Collected in {tmp_path / 'labelled' / 'Anna'}")
+    assert window.application.messages[-1] == ("status", f"Collected in {tmp_path / 'labelled' / 'Anna_big'}")
     view = collected(tmp_path / "labelled").first("sax")
     assert view is not None
     np.testing.assert_array_equal(view.labels(0), drawn)
@@ -78,9 +78,13 @@ def test_collects_without_blocking(window: Window, drawn: Any, tmp_path: Path) -
 
 def former(folder: Path) -> dict[str, bytes]:
     """An exam collected before: its files."""
-    (folder / "Anna").mkdir(parents=True)
-    (folder / "Anna" / "study.json").write_text('{"labels": {"1": "LV cavity"}}')
-    return {p.name: p.read_bytes() for p in (folder / "Anna").iterdir()}
+    (folder / "Anna_big").mkdir(parents=True)
+    (folder / "Anna_big" / "study.json").write_text('{"labels": {"1": "LV cavity"}}')
+    return files(folder / "Anna_big")
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in folder.iterdir()}
 
 
 def test_cancel_leaves_what_was_collected_before(
@@ -101,8 +105,8 @@ def test_cancel_leaves_what_was_collected_before(
     assert not pythonqt.slot_errors, pythonqt.slot_errors
     assert not window.segmentation.busy
     assert button.text.startswith("Use the corrected segments")
-    assert [p.name for p in folder.iterdir()] == ["Anna"]
-    assert {p.name: p.read_bytes() for p in (folder / "Anna").iterdir()} == before
+    assert [p.name for p in folder.iterdir()] == ["Anna_big"]
+    assert files(folder / "Anna_big") == before
     assert all_nodes(window) == nodes
 
 
@@ -123,7 +127,7 @@ def test_a_failure_leaves_what_was_collected_before(
         write(image, path, *rest, **more)
 
     def held(self: Path, target: Path) -> Path:
-        if self.name == "Anna.part":
+        if self.name == "Anna_big.part":
             raise OSError("held by another program")
         return rename(self, target)
 
@@ -136,5 +140,121 @@ def test_a_failure_leaves_what_was_collected_before(
     kind, text = window.application.messages[-1]
     assert kind == "error"
     assert ("space on the disk" if where == "writing" else "held by another program") in text
-    assert [p.name for p in folder.iterdir()] == ["Anna"]
-    assert {p.name: p.read_bytes() for p in (folder / "Anna").iterdir()} == before
+    assert [p.name for p in folder.iterdir()] == ["Anna_big"]
+    assert files(folder / "Anna_big") == before
+
+
+def small(pixels: float, name: str, subject: str) -> Study:
+    """Two views of little content, whose names and places are those of every other such exam."""
+    x, y, z = np.eye(3)
+    planes = [Plane(np.array([0.0, 0.0, 5.0 * k]), x, y, (1.0, 1.0), (8, 6), 5.0) for k in range(3)]
+    sax = View("sax", Path("sax"), planes, 1, lambda phase: np.full((3, 6, 8), pixels, np.float32), role="sax")
+    across = [Plane(np.zeros(3), x, z, (1.0, 1.0), (8, 6), 5.0)]
+    long = View("long", Path("long"), across, 1, lambda phase: np.full((1, 6, 8), pixels, np.float32), role="4ch")
+    return Study(name, Path(name), [sax, long], subject=subject)
+
+
+def test_no_exam_takes_the_place_of_another(window: Window, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Exams of one name get numbers; the same exam, corrected, takes its own place unless that would cost labels."""
+    from SSLPanels import corrections
+    from SSLScene import exams
+    from SSLScene import segments
+    from SSLScene import undo
+
+    def collect(study: Study, token: str, views: tuple[int, ...] = (0,), value: int = 1) -> Path:
+        exam = exams.load_study(window.scene, study, token)
+        request.addfinalizer(lambda: undo.remove_all(window.scene, token))
+        drawn = []
+        for k in views:
+            labels = np.full(exam.views[k].view.shape, value, np.int16)
+            drawn += segments.add_labels(window.scene, exam, exam.views[k], labels, {value: f"part {value}"}, "drawn")
+        return corrections.collect(exam, drawn, tmp_path)
+
+    assert collect(small(1, "MR", "Anna"), "a").name == "Anna_MR"
+    assert collect(small(2, "MR", "Ben"), "b").name == "Ben_MR"
+    assert collect(small(3, "CT", "Anna"), "c").name == "Anna_CT"
+    before = files(tmp_path / "Anna_MR")
+    assert collect(small(4, "MR", "Anna"), "d", (0, 1)).name == "Anna_MR-2", "another exam of the same names"
+    assert files(tmp_path / "Anna_MR") == before
+    assert collect(small(1, "MR", "Anna"), "e", value=2).name == "Anna_MR", "corrected"
+    view = read_study(tmp_path / "Anna_MR").first("sax")
+    assert view is not None
+    assert set(view.label_names.values()) >= {"part 2"}
+    before = files(tmp_path / "Anna_MR-2")
+    assert collect(small(4, "MR", "Anna"), "f", (0,)).name == "Anna_MR-3", "the labels of one view are missing"
+    assert files(tmp_path / "Anna_MR-2") == before
+    assert collect(small(4, "MR", "Anna"), "g", (0, 1)).name == "Anna_MR-2"
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_exams_of_nobody_are_no_one_subject(window: Window, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Volumes that lie in no study of the subject hierarchy: their exams are kept apart by their folder."""
+    import slicer
+
+    from SSLPanels import corrections
+    from SSLScene import segments
+
+    for value, name in ((1, "scene"), (2, "scene-2")):
+        node = slicer.util.addVolumeFromArray(np.full((3, 6, 8), value, np.int16))
+        request.addfinalizer(lambda node=node: window.scene.RemoveNode(node))
+        exam = window.segmentation.logic.useVolumes([node])
+        request.addfinalizer(lambda exam=exam: window.segmentation.logic.removeExam(exam))
+        drawn = segments.add_labels(
+            window.scene, exam, exam.views[0], np.ones((3, 6, 8), np.int16), {1: "LV cavity"}, "drawn"
+        )
+        assert corrections.collect(exam, drawn, tmp_path).name == name
+        assert read_study(tmp_path / name).subject == name
+
+
+def test_volumes_of_two_exams_are_not_mixed(window: Window, request: pytest.FixtureRequest) -> None:
+    """A user's own volumes, as the subject hierarchy has them; the exam keeps name, subject and owner."""
+    from SSLScene import exams
+    from SSLScene import undo
+    from SSLScene.host import SceneError
+    from SSLScene.host import subject_hierarchy
+
+    hierarchy, logic = subject_hierarchy(window.scene), window.segmentation.logic
+    loaded = {}
+    for number, subject in enumerate(("Anna", "Ben")):
+        exam = exams.load_study(window.scene, small(number, "MR", subject), "theirs")
+        for item in exam.views:
+            for name in (undo.OWNER, exams.VIEW, exams.SOURCE):
+                item.volume.RemoveAttribute(name)
+        hierarchy.RemoveItemAttribute(exam.item, undo.OWNER)
+        hierarchy.RemoveItemAttribute(exam.item, exams.SOURCE)
+        loaded[subject] = exam
+
+    def tidy() -> None:
+        for exam in loaded.values():
+            undo.remove_nodes(window.scene, [item.volume for item in exam.views])
+            for item in (exam.item, hierarchy.GetItemParent(exam.item)):
+                hierarchy.RemoveItem(item, True, False)
+
+    request.addfinalizer(tidy)
+    logic.getParameterNode().volume = None
+    with pytest.raises(SceneError, match=r"2 exams \(Anna / MR, Ben / MR\).*choose"):
+        logic.useVolumes()
+    tokens = set()
+    for subject, exam in loaded.items():
+        logic.getParameterNode().volume = exam.views[1].volume
+        used = logic.useVolumes()
+        assert [item.volume for item in used.views] == [item.volume for item in exam.views]
+        assert (used.study.subject, used.study.name, used.item) == (subject, "MR", exam.item)
+        assert logic.useVolumes([exam.views[0].volume]).token == used.token, "the same exam, whatever part of it"
+        tokens.add(used.token)
+    assert len(tokens) == 2
+
+
+def test_the_exam_of_the_chosen_volume_is_taken_up(window: Window, request: pytest.FixtureRequest) -> None:
+    """Two exams of one name in a scene, as when folders have the same name, stay two."""
+    from SSLScene import exams
+    from SSLScene import undo
+
+    logic = window.segmentation.logic
+    loaded = [exams.load_study(window.scene, small(k, "MR", "Anna"), undo.new_token("MR")) for k in range(2)]
+    request.addfinalizer(lambda: [logic.removeExam(exam) for exam in loaded])
+    for exam in loaded[::-1]:
+        logic.getParameterNode().volume = exam.views[1].volume
+        found = logic.examInScene()
+        assert [item.volume for item in found.views] == [item.volume for item in exam.views]
+        assert (found.token, found.study.subject) == (exam.token, "Anna")

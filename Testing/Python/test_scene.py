@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -243,6 +244,42 @@ def test_an_exam_goes_out_as_a_study_folder(scene: Any, tmp_path: Path, shifted:
         np.testing.assert_allclose(mine.corners, theirs.corners, atol=1e-3)
     assert back.first("2ch").phases == 2
     np.testing.assert_array_equal(back.first("2ch").pixels(1), exam.first("2ch").view.pixels(1))
+
+
+def test_a_saved_scene_gives_the_same_exam(scene: Any, tmp_path: Path) -> None:
+    """Names, subject, folder, roles, and slices that are one view; after the file was written and read."""
+    loaded = exams.load_study(scene, heart(phases=3, shifted=True), undo.new_token("exam 7"))
+    loaded.study.path = Path("exam 7")
+    exams.set_role(scene, loaded.views[1], "3ch")
+    again = saved_and_loaded(scene, tmp_path)
+    volumes = [node for node in undo.nodes(again) if node.GetAttribute(exams.VIEW)]
+    exam = exams.exam_of_scene(again, volumes[::-1], token=loaded.token)
+    assert (exam.study.name, exam.study.subject, exam.study.path) == ("exam 7", "Anna", Path("exam 7"))
+    assert subject_hierarchy(again).GetItemName(exam.item) == "exam 7"
+    assert [(v.view.name, v.view.role, len(v.volumes)) for v in exam.views] == [
+        ("shortaxis", "sax", 5), ("a4", "4ch", 1), ("a2", "3ch", 1),
+    ]  # fmt: skip
+    for item in exam.views:
+        former = next(v for v in loaded.views if v.view.name == item.view.name)
+        assert item.view.source == former.view.source
+        assert subject_hierarchy(again).GetItemName(item.item) == subject_hierarchy(scene).GetItemName(former.item)
+        for mine, theirs in zip(item.view.planes, former.view.planes, strict=True):
+            np.testing.assert_allclose(mine.corners, theirs.corners, atol=1e-3)
+        for phase in range(former.view.phases):
+            np.testing.assert_array_equal(item.view.pixels(phase), former.view.pixels(phase))
+
+
+def saved_and_loaded(scene: Any, folder: Path) -> Any:
+    """Another scene, read from the file that a scene was saved in."""
+    assert scene.WriteToMRB(str(folder / "saved.mrb"))
+    with zipfile.ZipFile(folder / "saved.mrb") as packed:
+        packed.extractall(folder)
+    other = slicer.vtkMRMLScene()
+    exams.sequences_logic(other)
+    segments.segmentations_logic(other)
+    other.SetURL(str(next(folder.glob("*/*.mrml"))))
+    assert other.Import()
+    return other
 
 
 # ---------------------------------------------------------------------------------------------
