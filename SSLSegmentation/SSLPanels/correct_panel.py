@@ -42,14 +42,21 @@ class CorrectPanel(ExamSection):
         self.ui.exportDicomButton.connect("clicked()", self.onExportDicom)
 
     def segmentations(self) -> list[Any]:
-        """The segmentations of the exam that hold segments, in the exam's order."""
+        """The segmentations of the exam that are used as labels, one an image, in the exam's order."""
+        return self._used()[0]
+
+    def _used(self) -> tuple[list[Any], str]:
+        """Those segmentations, and what is to be said of others."""
         if self.exam is None:
-            return []
+            return [], ""
+        from . import corrections
+
         found = undo.owned_nodes(slicer.mrmlScene, self.exam.token, "vtkMRMLSegmentationNode")
         chosen = self.parameters.segmentation if self.parameters is not None else None
         if chosen is not None and chosen not in found:
             found.append(chosen)
-        return [node for node in found if node.GetSegmentation().GetNumberOfSegments()]
+        filled = [node for node in found if node.GetSegmentation().GetNumberOfSegments()]
+        return corrections.one_an_image(self.exam, filled, chosen)
 
     def enter(self) -> None:
         """The panel is shown: the editor listens to the views."""
@@ -77,7 +84,10 @@ class CorrectPanel(ExamSection):
         node = self.parameters.segmentation if self.parameters is not None else None
         self._selectNodes()
         self.ui.show3DButton.setSegmentationNode(node)
-        self.ui.collectButton.enabled = self.collecting or bool(self.segmentations())
+        used, said = self._used()
+        self.ui.collectButton.enabled = self.collecting or bool(used)
+        self.ui.usedSegmentsLabel.text = said
+        self.ui.usedSegmentsLabel.setVisible(bool(said))
         self.ui.collectButton.text = _("Cancel") if self.collecting else self._collectText
         self.ui.exportNrrdButton.enabled = node is not None
         from_disk = self.exam is not None and self.exam.study.path.is_dir()

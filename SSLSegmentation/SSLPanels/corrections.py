@@ -46,7 +46,7 @@ def collect(exam: SceneExam, segmentations: Sequence[Any], folder: Path) -> Path
         The study's folder.
 
     Raises:
-        SceneError: A segmentation belongs to no view of the exam, or holds no segments.
+        SceneError: A segmentation belongs to no view of the exam, or holds no segments, or two lie on the same image.
         StudyError: A file cannot be written.
     """
     return undo.at_once(collecting(exam, segmentations, folder))
@@ -57,13 +57,19 @@ def collecting(exam: SceneExam, segmentations: Sequence[Any], folder: Path) -> G
     pairs = [(_view_of(exam, node), node) for node in segmentations]
     if not pairs:
         raise SceneError(_("There is no segmentation to learn from: segment the exam or draw one first."))
+    labelled: dict[str, Any] = {}
+    for item, node in pairs:
+        other = labelled.setdefault(_stem(exam, item, node), node)
+        if other is not node:
+            text = _("'{first}' and '{second}' both lie on {view}, which has one as its labels: choose one of them.")
+            raise SceneError(text.format(first=other.GetName(), second=node.GetName(), view=item.view.name))
     name = _safe("_".join(dict.fromkeys(filter(None, [exam.study.subject, exam.study.name]))))
     partial = folder / f"{name}.part"
     shutil.rmtree(partial, ignore_errors=True)
     try:
         still = SceneExam(exam.study, [_still(item) for item in exam.views], exam.token, exam.item)
         yield from exams.writing_study(still, partial)
-        target = yield from _place(folder, name, partial, {_stem(exam, item, node) for item, node in pairs})
+        target = yield from _place(folder, name, partial, set(labelled))
         names = yield from _writing_labels(exam, pairs, partial, known_labels(folder, target))
         document = json.loads((partial / "study.json").read_text(encoding="utf-8"))
         document["labels"] = {str(value): name for value, name in names.items()}
@@ -74,6 +80,34 @@ def collecting(exam: SceneExam, segmentations: Sequence[Any], folder: Path) -> G
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return target
+
+
+def one_an_image(exam: SceneExam, segmentations: Sequence[Any], chosen: Any = None) -> tuple[list[Any], str]:
+    """Of segmentations on the same image of an exam the chosen one, else the last, which was made last.
+
+    Args:
+        exam: The exam.
+        segmentations: Segmentation nodes; those of no view of the exam are passed over, unless it is the chosen one.
+        chosen: The one that is preferred to others on its image.
+
+    Returns:
+        The segmentations that are used, and a sentence on those that are not; empty where there are none.
+    """
+    on: dict[str, list[Any]] = {}
+    for node in sorted(segmentations, key=lambda node: node is chosen):
+        try:
+            on.setdefault(_stem(exam, _view_of(exam, node), node), []).append(node)
+        except SceneError:
+            if node is chosen:
+                on[node.GetID()] = [node]
+    used = [nodes[-1] for nodes in on.values()]
+    text = _("'{used}' is used and not {others} on the same image; choose another above to use that.")
+    said = [
+        text.format(used=nodes[-1].GetName(), others=", ".join(f"'{node.GetName()}'" for node in nodes[:-1]))
+        for nodes in on.values()
+        if len(nodes) > 1
+    ]
+    return [node for node in segmentations if node in used], " ".join(said)
 
 
 def _place(folder: Path, name: str, partial: Path, labelled: set[str]) -> Generator[None, None, Path]:

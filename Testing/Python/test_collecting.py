@@ -258,3 +258,33 @@ def test_the_exam_of_the_chosen_volume_is_taken_up(window: Window, request: pyte
         found = logic.examInScene()
         assert [item.volume for item in found.views] == [item.volume for item in exam.views]
         assert (found.token, found.study.subject) == (exam.token, "Anna")
+
+
+def test_one_segmentation_an_image_is_used(window: Window, drawn: Any, tmp_path: Path) -> None:
+    """The chosen one, else the last, and the panel says so; a script that gives two is told to choose."""
+    from SSLPanels import corrections
+    from SSLScene import segments
+    from SSLScene.host import SceneError
+
+    panel = window.segmentation
+    exam, first, label = panel.exam, panel.parameters.segmentation, panel.ui.usedSegmentsLabel
+    assert label._real.isHidden()
+    assert panel.correctPanel.segmentations() == [first]
+    (second,) = segments.add_labels(window.scene, exam, exam.views[0], (drawn == 1) * 3, {3: "RV cavity"}, "other")
+    (across,) = segments.add_labels(window.scene, exam, exam.views[1], drawn[:1], NAMES, "across")
+    panel.update()
+    assert panel.correctPanel.segmentations() == [first, across]
+    said = "'{}' is used and not '{}' on the same image; choose another above to use that."
+    assert label.text == said.format(first.GetName(), second.GetName())
+    assert not label._real.isHidden()
+    panel.parameters.segmentation = second
+    assert panel.correctPanel.segmentations() == [second, across]
+    assert label.text == said.format(second.GetName(), first.GetName())
+    panel.parameters.segmentation = None
+    assert panel.correctPanel.segmentations() == [second, across]
+    with pytest.raises(SceneError, match=f"'{first.GetName()}' and '{second.GetName()}' both lie on stack"):
+        corrections.collect(exam, [first, second, across], tmp_path / "labelled")
+    assert not (tmp_path / "labelled").exists()
+    window.scene.RemoveNode(second)
+    panel.update()
+    assert label._real.isHidden()
