@@ -165,7 +165,7 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
         plain = [n for n in nodes if not n.IsA("vtkMRMLLabelMapVolumeNode") and not n.GetHideFromEditors()]
         by_study: dict[int, list[Any]] = {}
         for node in plain:
-            if node.GetImageData() is not None:
+            if node.GetImageData() is not None and not exams.is_overlay(node):
                 by_study.setdefault(exams.study_item(scene, node), []).append(node)
         wanted = self.getParameterNode().volume
         for group in by_study.values():

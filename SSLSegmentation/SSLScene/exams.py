@@ -392,6 +392,11 @@ def set_role(scene: Any, item: SceneView, role: str) -> None:
             sequence.GetNthDataNode(k).SetAttribute(ROLE, role)
 
 
+def is_overlay(volume: Any) -> bool:
+    """Whether a volume was added to show something of an exam, such as a heatmap, and is no view of it."""
+    return volume.GetAttribute(undo.OWNER) is not None and volume.GetAttribute(VIEW) is None
+
+
 def study_item(scene: Any, node: Any) -> int:
     """The study of the subject hierarchy that a node lies in; 0 where it lies in none."""
     hierarchy = subject_hierarchy(scene)

@@ -288,3 +288,20 @@ def test_one_segmentation_an_image_is_used(window: Window, drawn: Any, tmp_path:
     window.scene.RemoveNode(second)
     panel.update()
     assert label._real.isHidden()
+
+
+def test_overlays_are_no_views(window: Window, request: pytest.FixtureRequest) -> None:
+    """A heatmap, a map of anomalies and a place in the stack lie in the exam's study, and are not taken for views."""
+    from SSLScene import exams
+    from SSLScene import overlays
+
+    logic = window.segmentation.logic
+    exam = exams.load_study(window.scene, small(1, "MR", "Anna"), "overlaid")
+    request.addfinalizer(lambda: logic.removeExam(exam))
+    item = exam.views[0]
+    values = np.ones(item.view.shape, np.float32)
+    overlays.show_heatmap(window.scene, exam.owning("targets"), item, values, "lines", (1.0, 0.0, 0.0))
+    overlays.show_hot(window.scene, exam.owning("anomalies"), item, values, "odd")
+    overlays.show_place(window.scene, exam, item, [0.0, 0.5, 1.0])
+    for found in (logic.useVolumes(), logic.examInScene()):
+        assert [view.volume for view in found.views] == [view.volume for view in exam.views]
