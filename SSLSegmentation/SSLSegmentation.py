@@ -99,7 +99,13 @@ class SSLSegmentationWidget(ModuleWidget):
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
         # The others ask the model's section what the model can do, so it looks first.
         self.connectPanel((self.modelPanel, self.examPanel, self.planesPanel, self.segmentPanel, self.correctPanel))
-        self.setExam(None)
+        self._takeUpExam()
+
+    def enter(self) -> None:
+        """The panel is shown: an exam that has come into the scene meanwhile is taken up."""
+        super().enter()
+        if self.exam is None:
+            self._takeUpExam()
 
     @property
     def busy(self) -> bool:
@@ -126,7 +132,20 @@ class SSLSegmentationWidget(ModuleWidget):
         """A saved scene was opened: an exam that is in it is taken up again."""
         self.initializeParameterNode()
         if self.exam is None:
-            self.setExam(self.logic.examInScene())
+            self._takeUpExam()
+
+    def _takeUpExam(self) -> None:
+        """The exam of the scene, if it holds one; what is still being loaded is none yet."""
+        if self.examPanel.busy:
+            return
+        exam, reason = None, ""
+        try:
+            exam = self.logic.examInScene()
+        except ValueError as error:
+            reason = str(error)
+        self.setExam(exam)
+        if reason:
+            self.ui.examLabel.text = reason
 
     def setExam(self, exam: SceneExam | None) -> None:
         """Shows another exam in all sections."""

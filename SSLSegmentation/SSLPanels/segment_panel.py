@@ -54,11 +54,13 @@ class SegmentPanel(ExamSection):
         self._stepper.cancel()
 
     def setExam(self, exam: SceneExam | None) -> None:
-        """Another exam: its first view is proposed."""
+        """Another exam: its first view is proposed, unless one of it is chosen already."""
         self._stepper.cancel()
         self.showResults(None)
-        if self.parameters is not None:
-            self.parameters.volume = exam.views[0].volume if exam is not None and exam.views else None
+        if self.parameters is not None and exam is not None and exam.views:
+            chosen = self.parameters.volume
+            if not any(chosen in item.volumes for item in exam.views):
+                self.parameters.volume = exam.views[0].volume
 
     def update(self) -> None:
         """Segmenting needs a model with labels, and something to segment."""

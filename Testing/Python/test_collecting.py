@@ -305,3 +305,37 @@ def test_overlays_are_no_views(window: Window, request: pytest.FixtureRequest) -
     overlays.show_place(window.scene, exam, item, [0.0, 0.5, 1.0])
     for found in (logic.useVolumes(), logic.examInScene()):
         assert [view.volume for view in found.views] == [view.volume for view in exam.views]
+
+
+def test_the_panel_takes_up_the_exam_and_keeps_the_chosen_volume(
+    window: Window, request: pytest.FixtureRequest
+) -> None:
+    """Made anew, entered after a script has loaded an exam, or where the exam cannot be used, which it then says."""
+    import slicer
+
+    from SSLScene import exams
+
+    panel, logic = window.segmentation, window.segmentation.logic
+    panel.setExam(None)
+    panel.exit()
+    exam = exams.load_study(window.scene, small(1, "MR", "Anna"), "taken up")
+    request.addfinalizer(lambda: logic.removeExam(exam))
+    request.addfinalizer(lambda: window.segmentation.setExam(None))
+    chosen = exam.views[1].volume
+    logic.getParameterNode().volume = chosen
+    panel.enter()
+    assert [item.volume for item in panel.exam.views] == [item.volume for item in exam.views]
+    assert panel.parameters.volume is chosen
+    panel.cleanup()
+    window.segmentation = panel = window.application.open_panel(window.segment_module)
+    assert [item.volume for item in panel.exam.views] == [item.volume for item in exam.views]
+    assert (panel.parameters.volume, panel.exam.token) == (chosen, exam.token)
+    assert panel.ui.viewsTable.rowCount == 2
+    panel.setExam(None)
+    bent = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLGridTransformNode", "bent")
+    request.addfinalizer(lambda: window.scene.RemoveNode(bent))
+    chosen.SetAndObserveTransformNodeID(bent.GetID())
+    panel.enter()
+    assert panel.exam is None
+    assert "'bent'" in panel.ui.examLabel.text
+    assert not pythonqt.slot_errors
