@@ -154,7 +154,10 @@ class ExamPanel(ExamSection):
         self.load(path)
 
     def load(self, path: str | Path) -> None:
-        """Loads an exam in place of the present one; if it cannot be read, the present one stays."""
+        """Loads an exam in place of the present one, which stays in the scene if the new one cannot be read.
+
+        It stays too where it has segmentations that the user does not let go.
+        """
         with slicer.util.tryWithErrorDisplay(_("The exam could not be loaded."), waitCursor=True):
             self._loader.load(path)
             self.ui.examLabel.text = _("Loading ...")
@@ -207,11 +210,16 @@ class ExamPanel(ExamSection):
             slicer.util.errorDisplay(wording.failure(folder, status))
 
     def onRemove(self) -> None:
-        """Takes the exam out again."""
-        if self.exam is not None:
+        """Takes the exam out again; where a person's work would go with it, only when told so."""
+        if self.exam is not None and self._mayRemove(self.exam):
             exam = self.exam
             self.owner.setExam(None)
-            self.logic.removeExam(exam)
+            self.logic.removeExam(exam, withSegmentations=True)
+
+    def _mayRemove(self, exam: SceneExam) -> bool:
+        drawn = [node.GetName() for node in self.logic.segmentationsOf(exam)]
+        text = _("The exam '{name}' is removed with its segmentations: {drawn}. Remove it?")
+        return not drawn or slicer.util.confirmYesNoDisplay(text.format(name=exam.study.name, drawn=", ".join(drawn)))
 
     def release(self) -> None:
         """Following ends; what is being loaded is given up."""

@@ -195,11 +195,32 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
         return exams.exam_of_scene(slicer.mrmlScene, chosen, token=token or undo.DEFAULT_TOKEN)
 
     @staticmethod
-    def removeExam(exam: "SceneExam") -> None:
-        """Takes out of the scene all that was added for an exam, and gives the views back as they were."""
-        from SSLPanels import targets
+    def segmentationsOf(exam: "SceneExam") -> list[Any]:
+        """The segmentations that go when an exam is removed, but for empty ones."""
         from SSLScene import undo
 
+        found = undo.owned_nodes(slicer.mrmlScene, exam.token, "vtkMRMLSegmentationNode")
+        return [node for node in found if node.GetSegmentation().GetNumberOfSegments()]
+
+    @staticmethod
+    def removeExam(exam: "SceneExam", withSegmentations: bool = False) -> None:
+        """Takes out of the scene all that was added for an exam, and gives the views back as they were.
+
+        Args:
+            exam: The exam.
+            withSegmentations: Its segmentations too, in which there may be a person's work.
+
+        Raises:
+            SceneError: It has segmentations and they are not meant; nothing is removed.
+        """
+        from SSLPanels import targets
+        from SSLScene import undo
+        from SSLScene.host import SceneError
+
+        drawn = SSLSegmentationLogic.segmentationsOf(exam)
+        if drawn and not withSegmentations:
+            text = _("'{name}' has the segmentations {drawn}: save them, and remove it with withSegmentations=True.")
+            raise SceneError(text.format(name=exam.study.name, drawn=", ".join(f"'{n.GetName()}'" for n in drawn)))
         targets.show(exam, targets.NOTHING)
         for kind in (PLANES, ANOMALIES, CLASSES):
             undo.remove_all(slicer.mrmlScene, exam.owning(kind).token)

@@ -45,7 +45,7 @@ def drawn(window: Window, tmp_path: Path) -> Iterator[Any]:
     panel.parameters.segmentation = segments.add_labels(window.scene, exam, exam.views[0], labels, NAMES, "drawn")[0]
     yield labels
     panel.setExam(None)
-    panel.logic.removeExam(exam)
+    panel.logic.removeExam(exam, withSegmentations=True)
 
 
 def collected(folder: Path) -> Study:
@@ -198,7 +198,7 @@ def test_exams_of_nobody_are_no_one_subject(window: Window, tmp_path: Path, requ
         node = slicer.util.addVolumeFromArray(np.full((3, 6, 8), value, np.int16))
         request.addfinalizer(lambda node=node: window.scene.RemoveNode(node))
         exam = window.segmentation.logic.useVolumes([node])
-        request.addfinalizer(lambda exam=exam: window.segmentation.logic.removeExam(exam))
+        request.addfinalizer(lambda exam=exam: window.segmentation.logic.removeExam(exam, True))
         drawn = segments.add_labels(
             window.scene, exam, exam.views[0], np.ones((3, 6, 8), np.int16), {1: "LV cavity"}, "drawn"
         )
@@ -339,3 +339,38 @@ def test_the_panel_takes_up_the_exam_and_keeps_the_chosen_volume(
     assert panel.exam is None
     assert "'bent'" in panel.ui.examLabel.text
     assert not pythonqt.slot_errors
+
+
+def test_segmentations_are_removed_only_when_told_so(window: Window, drawn: Any) -> None:
+    """Remove, loading another exam and the console ask; without segmentations nobody is asked."""
+    from SSLScene import exams
+    from SSLScene.host import SceneError
+
+    panel, asked = window.segmentation, window.application.messages
+    exam, node = panel.exam, panel.parameters.segmentation
+    asked.clear()
+    window.application.answers.append(False)
+    panel.ui.removeExamButton.click()
+    assert panel.exam is exam
+    assert window.scene.GetNodeByID(node.GetID()) is node
+    assert [kind for kind, _ in asked] == ["confirm"]
+    assert f"'big' is removed with its segmentations: {node.GetName()}." in asked[0][1]
+    # Another exam comes and this one is not to go: it stays in the scene, the other one is at hand.
+    other = exams.load_study(window.scene, small(1, "MR", "Anna"), "another")
+    window.application.answers.append(False)
+    panel.examPanel._loader.exam = other
+    panel.examPanel._onLoaded()
+    assert panel.exam is other
+    assert window.scene.GetNodeByID(node.GetID()) is node
+    asked.clear()
+    panel.ui.removeExamButton.click()
+    assert panel.exam is None
+    assert not asked
+    with pytest.raises(SceneError, match=f"'{node.GetName()}'.*withSegmentations"):
+        panel.logic.removeExam(exam)
+    assert window.scene.GetNodeByID(node.GetID()) is node
+    panel.setExam(exam)
+    panel.ui.removeExamButton.click()
+    assert [kind for kind, _ in asked] == ["confirm"]
+    assert window.scene.GetNodeByID(node.GetID()) is None
+    assert not pythonqt.slot_errors, pythonqt.slot_errors

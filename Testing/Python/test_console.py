@@ -310,7 +310,7 @@ def test_clicks_to_anomalies(window: Window, exams: Path, tmp_path: Path) -> Non
     assert found.maps[0].GetName().startswith(f"{sax.view.name} anomalies")
     assert found.maps[0].GetImageData().GetDimensions() == sax.volume.GetImageData().GetDimensions()
     panel.setExam(former)
-    panel.logic.removeExam(exam)
+    panel.logic.removeExam(exam, withSegmentations=True)
     assert not maps()
 
 
@@ -368,7 +368,7 @@ def test_clicks_to_the_class_of_an_exam(
 
     exam = panel.logic.loadStudy(next(p for p in sorted(cohort.iterdir()) if p.is_dir()))
     panel.setExam(exam)
-    request.addfinalizer(lambda: panel.logic.removeExam(exam))
+    request.addfinalizer(lambda: panel.logic.removeExam(exam, withSegmentations=True))
     assert not ui.segmentButton.enabled
     assert "has learned no labels" in ui.segmentButton.toolTip
     assert ui.classLabel._real.isHidden()
