@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
@@ -19,6 +20,7 @@ from .stepper import Stepper
 from .workers import Workers
 
 if TYPE_CHECKING:
+    from SSLEngine.studies import Study
     from SSLScene.exams import SceneExam
 
 OnProgress = Callable[[int, int, str], None]
@@ -100,7 +102,6 @@ class ExamLoader:
             self._end(keep=True)
             return
         from SSLEngine.studies import take_over
-        from SSLScene import exams
         from SSLScene import undo
 
         try:
@@ -109,10 +110,12 @@ class ExamLoader:
             self._onError(error)
             return
         self._token = undo.new_token(study.name)
-        steps = exams.loading(slicer.mrmlScene, study, self._token)
         show = _("into the scene: {view}")
         self._stepper.run(
-            steps, self._onLoaded, self._onError, lambda step: self._tell(step[0], step[1], show.format(view=step[2]))
+            _loading(study, self._token),
+            self._onLoaded,
+            self._onError,
+            lambda step: self._tell(step[0], step[1], show.format(view=step[2])),
         )
 
     def _onLoaded(self, exam: SceneExam) -> None:
@@ -142,3 +145,13 @@ class ExamLoader:
             shutil.rmtree(folder / "exam" if keep else folder, ignore_errors=True)
         if self._onFinished is not None:
             self._onFinished()
+
+
+def _loading(study: Study, token: str) -> Generator[tuple[int, int, str], None, SceneExam]:
+    """The views of a study into the scene, and the labels that lay beside them."""
+    from SSLScene import exams
+    from SSLScene import segments
+
+    exam = yield from exams.loading(slicer.mrmlScene, study, token)
+    yield from segments.loading_labels(slicer.mrmlScene, exam)
+    return exam

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +19,6 @@ from SSLScene import segments
 from SSLScene import undo
 from SSLScene.exams import SceneExam
 from SSLScene.exams import SceneView
-from SSLScene.exams import sequence_of
-from SSLScene.host import new_node
 from SSLScene.tables import add_text_table
 
 from .scene_jobs import read_result
@@ -94,28 +93,18 @@ def _segmentations(
     if len(phases) > 1 and item.browser is not None:
         for k, node in enumerate(nodes):
             files = [[Path(o["file"]) for o in outputs if o["phase"] == phase][k] for phase in phases]
-            yield from _play(exam, item, node, k, dict(zip(phases, files, strict=True)))
+            frames = _frames(exam, item, node, k, dict(zip(phases, files, strict=True)))
+            yield from segments.playing(slicer.mrmlScene, item, [node], frames)
     return nodes
 
 
-def _play(
+def _frames(
     exam: SceneExam, item: SceneView, node: Any, slice_index: int, files: Mapping[int, Path]
-) -> Generator[None, None, None]:
-    """The segmentations of all phases as a sequence in step with the cine; the node becomes its proxy."""
+) -> Iterator[tuple[int, list[Any]]]:
+    """The segmentations of all phases; that of the first is there already."""
     scene = slicer.mrmlScene
-    images = sequence_of(scene, item.volume_of_slice(slice_index))
-    sequence = new_node(scene, "vtkMRMLSequenceNode", f"{node.GetName()} frames")
-    sequence.SetIndexName(images.GetIndexName())
-    sequence.SetIndexUnit(images.GetIndexUnit())
     for phase, path in sorted(files.items()):
-        yield
-        loaded = segments.load_segmentation(scene, exam, item, path, slice_index, "phase") if phase else node
-        sequence.SetDataNodeAtValue(loaded, images.GetNthIndexValue(phase))
-        if loaded is not node:
-            undo.remove_nodes(scene, [loaded])
-    item.browser.AddProxyNode(node, sequence, False)
-    # Corrections are made on the proxy and must not be lost when another phase is shown.
-    item.browser.SetSaveChanges(sequence, True)
+        yield phase, [segments.load_segmentation(scene, exam, item, path, slice_index, "phase") if phase else node]
 
 
 def _rows(chosen: Sequence[SceneView], document: Mapping[str, Any]) -> list[tuple[str, str, str]]:

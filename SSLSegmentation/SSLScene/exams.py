@@ -271,7 +271,7 @@ def _cine(scene: Any, view: View, volumes: Sequence[Any], parts: Sequence[slice]
 def read_from_scene(scene: Any, exam: SceneExam) -> None:
     """Lets an exam take its pixels from its nodes from now on, so that the files it was loaded from may go.
 
-    Labels that lay beside the images are not in the scene, and are forgotten.
+    Labels that lay beside the images are forgotten; see :func:`SSLScene.segments.loading_labels`.
     """
     for item in exam.views:
         item.view.read_labels = None

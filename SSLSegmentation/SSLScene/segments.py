@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Generator
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +26,7 @@ from .exams import SceneExam
 from .exams import SceneView
 from .exams import array_of
 from .exams import put_under
+from .exams import sequence_of
 from .exams import volume_node
 from .host import SceneError
 from .host import new_node
@@ -61,6 +64,71 @@ def add_labels(
             _segmentation(scene, exam, volume, labels[part], item, names, name)
             for volume, part in zip(item.volumes, parts, strict=True)
         ]
+
+
+def loading_labels(scene: Any, exam: SceneExam) -> Generator[tuple[int, int, str], None, list[Any]]:
+    """Adds the labels that came with an exam's views, one phase at each step: ``(done, total, view's name)``.
+
+    Over a cine they are in step with it. A phase that nobody has labelled has no segments.
+
+    Returns:
+        The segmentation nodes.
+    """
+    return undo.stepwise(scene, exam.token, _load_labels(scene, exam))
+
+
+def _load_labels(scene: Any, exam: SceneExam) -> Generator[tuple[int, int, str], None, list[Any]]:
+    items = [item for item in exam.views if item.view.labelled]
+    total, done = sum(item.view.phases for item in items), 0
+    made: list[Any] = []
+    for item in items:
+        nodes = _add_phase(scene, exam, item, 0)
+        made += nodes
+        done += 1
+        yield done, total, item.view.name
+        if item.view.phases > 1:
+            others = ((k, _add_phase(scene, exam, item, k)) for k in range(1, item.view.phases))
+            for _ in playing(scene, item, nodes, itertools.chain([(0, nodes)], others)):
+                yield done, total, item.view.name
+            done += item.view.phases - 1
+    return made
+
+
+def _add_phase(scene: Any, exam: SceneExam, item: SceneView, phase: int) -> list[Any]:
+    labels = item.view.labels(phase)
+    if labels is None:
+        labels = np.zeros(item.view.shape, np.int16)
+    # The names may be those of all views of the exam: only what was drawn in this one becomes a segment.
+    names = {value: name for value, name in item.view.label_names.items() if (labels == value).any()}
+    return add_labels(scene, exam, item, labels, names, f"{item.view.name} labels")
+
+
+def playing(
+    scene: Any, item: SceneView, nodes: Sequence[Any], frames: Iterable[tuple[int, Sequence[Any]]]
+) -> Generator[None, None, None]:
+    """Lets segmentations of a cine follow the phase that is shown, one phase at each step.
+
+    Args:
+        scene: The MRML scene.
+        item: The cine.
+        nodes: The segmentations that are shown, which become proxies.
+        frames: Phases, each with its segmentations in the nodes' order: the nodes themselves, or others, which go.
+    """
+    images = sequence_of(scene, item.volume)
+    sequences = [new_node(scene, "vtkMRMLSequenceNode", f"{node.GetName()} frames") for node in nodes]
+    for sequence in sequences:
+        sequence.SetIndexName(images.GetIndexName())
+        sequence.SetIndexUnit(images.GetIndexUnit())
+    for phase, made in frames:
+        for node, sequence, frame in zip(nodes, sequences, made, strict=True):
+            sequence.SetDataNodeAtValue(frame, images.GetNthIndexValue(phase))
+            if frame is not node:
+                undo.remove_nodes(scene, [frame])
+        yield
+    for node, sequence in zip(nodes, sequences, strict=True):
+        item.browser.AddProxyNode(node, sequence, False)
+        # Corrections are made on the proxy and must not be lost when another phase is shown.
+        item.browser.SetSaveChanges(sequence, True)
 
 
 def _segmentation(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import json
 import time
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from panel_window import Pulse
 from panel_window import Window
 from SSLEngine import jobs
 from SSLEngine.studies import read_study
+from toy_exams import toy_study
 
 PHASES = 20
 
@@ -147,6 +150,62 @@ def test_from_a_script(window: Window, big: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no image"):
         logic.loadStudy(tmp_path)
     assert names(window, "vtkMRMLScalarVolumeNode") == []
+
+
+def labelled_exam(folder: Path) -> Path:
+    """A cine of which two phases are labelled, beside a still image with labels of Slicer's own form."""
+    from SSLEngine.segment import write_segmentation
+    from SSLEngine.studies import write_view
+
+    study = toy_study(1, phases=4)
+    sax, four = study.views[0], next(v for v in study.views if v.role == "4ch")
+    four = replace(four, phases=1, trigger_times=())
+    sax_labels = [sax.labels(k) if k in (0, 2) else np.zeros(sax.shape, np.int16) for k in range(4)]
+    folder.mkdir()
+    for view in (sax, four):
+        write_view(view, folder / f"{view.role}.nii.gz")
+    as_image = replace(sax, read_pixels=lambda k: sax_labels[k].astype(np.float32))
+    write_view(as_image, folder / "sax_seg.nii.gz")
+    entries = [{"value": 3, "name": "LA cavity", "colour": (1, 0, 0), "category": ("", "", ""), "type": ("", "", "")}]
+    write_segmentation(folder / "4ch.seg.nrrd", np.full(four.shape, 3, np.uint8), four.planes, entries)
+    names = {"labels": {"1": "LV cavity", "2": "LV myocardium", "3": "LA cavity"}}
+    (folder / "study.json").write_text(json.dumps({"roles": {"sax": "sax", "4ch": "4ch"}, **names}))
+    return folder
+
+
+def test_labels_beside_the_images_become_segmentations(window: Window, tmp_path: Path) -> None:
+    """With names and colours, in step with a cine; a phase that nobody has labelled has none, and what fails goes."""
+    from SSLScene import segments
+    from SSLScene import undo
+
+    path, logic = labelled_exam(tmp_path / "labelled"), window.segmentation.logic
+    known = read_study(path)
+    pulse = Pulse()
+    exam = logic.loadStudy(path)
+    pulse.stop()
+    nodes = {n.GetAttribute("SSLSegmentation.View"): n for n in logic.segmentationsOf(exam)}
+    assert set(nodes) == {"sax", "4ch"}
+    assert segments.segment_names(nodes["4ch"]) == ["LA cavity"]
+    sax, truth = exam.first("sax"), known.first("sax")
+    assert truth is not None
+    assert truth.labelled_phases == [0, 2]
+    for phase in (2, 1, 3, 0):
+        sax.browser.SetSelectedItemNumber(phase)
+        if phase in (1, 3):
+            assert segments.segment_names(nodes["sax"]) == [], phase
+            continue
+        labels, names = segments.labels_of(window.scene, nodes["sax"], sax.volume, {"LV cavity": 1, "LV myocardium": 2})
+        np.testing.assert_array_equal(labels, truth.labels(phase))
+        assert set(names.values()) == {"LV cavity", "LV myocardium"}
+    segment = nodes["sax"].GetSegmentation().GetNthSegment(0)
+    assert segment.GetColor() == pytest.approx((214 / 255, 69 / 255, 65 / 255), abs=1e-3)
+    logic.removeExam(exam, withSegmentations=True)
+    assert not undo.owned_nodes(window.scene, exam.token)
+    assert names_of_frames(window) == []
+
+
+def names_of_frames(window: Window) -> list[str]:
+    return [n for n in names(window, "vtkMRMLSequenceNode") if "labels" in n]
 
 
 def test_an_exam_is_handed_to_a_worker_without_blocking(window: Window, big: Path) -> None:
