@@ -34,6 +34,9 @@ from SSLPanels.segmentation_self_test import SSLSegmentationTest  # noqa: E402
 if TYPE_CHECKING:
     from SSLScene.exams import SceneExam
 
+#: As in :mod:`SSLScene.layouts`.
+LAYOUT_ID = 7201
+
 #: What Slicer, and scripts, look for in this file.
 __all__ = [
     "SSLSegmentation",
@@ -59,6 +62,7 @@ class SSLSegmentation(ScriptedLoadableModule):
         )
         self.parent.acknowledgementText = _("Not for clinical use.")
         slicer.app.connect("startupCompleted()", registerSampleData)
+        slicer.app.connect("startupCompleted()", registerLayout)
 
 
 def registerSampleData() -> None:
@@ -74,6 +78,21 @@ def registerSampleData() -> None:
         customDownloader=lambda source: SSLSegmentationLogic().makeSample(),
         thumbnailFileName=str(Path(__file__).resolve().parent / "Resources" / "Icons" / "SSLSegmentation.png"),
     )
+
+
+def registerLayout() -> None:
+    """Watches for scenes that were saved with the views side by side, whether the module is open or not."""
+    slicer.mrmlScene.AddObserver(slicer.mrmlScene.EndImportEvent, restoreLayout)
+
+
+def restoreLayout(scene: Any, event: Any) -> None:
+    """Without its description, which Slicer does not save, such a layout would be empty."""
+    node = scene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+    # The package is imported only where there is something to do.
+    if node is not None and node.GetViewArrangement() == LAYOUT_ID:
+        from SSLScene import layouts
+
+        layouts.restore_layout(scene)
 
 
 class SSLSegmentationWidget(ModuleWidget):

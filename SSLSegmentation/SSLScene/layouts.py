@@ -26,8 +26,10 @@ from .host import settle
 
 #: Number of the custom layout; Slicer's own end below 1000, other extensions use 500 to 600.
 LAYOUT_ID = 7201
-#: Slicer's own four-up layout. Saved scenes use it, because a custom layout's description is not saved.
+#: Slicer's own four-up layout.
 FOUR_UP = 3
+#: Keeps the description on the layout node, because Slicer saves only the number of a layout.
+DESCRIPTION = "SSLSegmentation.Layout"
 _LAYOUT = "layout"
 
 
@@ -115,15 +117,35 @@ def _set_layout(scene: Any, token: str, number: int, xml: str) -> None:
         node = scene.AddNewNodeByClass("vtkMRMLLayoutNode")
     undo.remember(scene, token, _LAYOUT, {"number": node.GetViewArrangement()})
     if number == LAYOUT_ID:
-        if node.IsLayoutDescription(number):
-            node.SetLayoutDescription(number, xml)
-        else:
-            node.AddLayoutDescription(number, xml)
-        if node.GetViewArrangement() == number:
-            # A changed description is only taken up when the number changes.
-            node.SetViewArrangement(FOUR_UP)
+        _describe(node, xml)
     node.SetViewArrangement(number)
     settle(scene)
+
+
+def _describe(node: Any, xml: str) -> None:
+    """Registers the custom layout's description, for this session and for those that open the saved scene."""
+    node.SetAttribute(DESCRIPTION, xml)
+    if node.IsLayoutDescription(LAYOUT_ID):
+        node.SetLayoutDescription(LAYOUT_ID, xml)
+    else:
+        node.AddLayoutDescription(LAYOUT_ID, xml)
+    if node.GetViewArrangement() == LAYOUT_ID:
+        # A changed description is only taken up when the number changes.
+        node.SetViewArrangement(FOUR_UP)
+
+
+def restore_layout(scene: Any) -> None:
+    """Gives a scene that was loaded the custom layout that it was saved with, where it was saved with that."""
+    node = scene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+    if node is None or node.GetViewArrangement() != LAYOUT_ID:
+        return
+    xml = node.GetAttribute(DESCRIPTION)
+    if xml:
+        _describe(node, xml)
+        node.SetViewArrangement(LAYOUT_ID)
+    elif not node.IsLayoutDescription(LAYOUT_ID):
+        # A scene of a version that did not keep it.
+        node.SetViewArrangement(FOUR_UP)
 
 
 # ---------------------------------------------------------------------------------------------

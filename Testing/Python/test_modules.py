@@ -109,6 +109,24 @@ def test_sample_data_is_offered(window: Window) -> None:
     assert Path(source.thumbnailFileName).is_file()
 
 
+def test_a_scene_that_was_saved_side_by_side_is_shown_so(window: Window) -> None:
+    """The module watches from the start of the application, whether its panel has been opened or not."""
+    from SSLScene import layouts
+
+    module = window.segment_module
+    assert module.LAYOUT_ID == layouts.LAYOUT_ID
+    assert ("startupCompleted()", module.registerLayout) in window.application.app._start
+    module.registerLayout()
+    node = window.scene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+    before = node.GetViewArrangement()
+    node.SetAttribute(layouts.DESCRIPTION, layouts.layout_xml({}, with_3d=True))
+    node.SetViewArrangement(layouts.LAYOUT_ID)
+    window.scene.InvokeEvent(window.scene.EndImportEvent)
+    assert node.IsLayoutDescription(layouts.LAYOUT_ID)
+    assert node.GetLayoutRootElement().GetNumberOfNestedElements() == 1
+    node.SetViewArrangement(before)
+
+
 # ---------------------------------------------------------------------------------------------
 # The stand-in is strict
 

@@ -432,6 +432,30 @@ def test_views_are_turned_to_their_planes(scene: Any, with_3d: bool) -> None:
     assert root.GetNumberOfNestedElements() == 3 + with_3d
 
 
+def test_the_layout_of_a_saved_scene_is_restored(scene: Any, tmp_path: Path) -> None:
+    """In a session that has never seen it; a layout that the scene does not describe becomes Slicer's four views."""
+    logics = [slicer.vtkMRMLLayoutLogic() for _ in range(3)]
+    logics[0].SetMRMLScene(scene)
+    layouts.show_views(scene, exams.load_study(scene, heart()), with_3d=True)
+    again = saved_and_loaded(scene, tmp_path)
+    logics[1].SetMRMLScene(again)
+    node = again.GetFirstNodeByClass("vtkMRMLLayoutNode")
+    assert node.GetViewArrangement() == layouts.LAYOUT_ID
+    assert not node.IsLayoutDescription(layouts.LAYOUT_ID), "Slicer does not save it"
+    layouts.restore_layout(again)
+    assert node.GetViewArrangement() == layouts.LAYOUT_ID
+    assert node.GetLayoutRootElement().GetNumberOfNestedElements() == 4
+    bare = slicer.vtkMRMLScene()
+    logics[2].SetMRMLScene(bare)
+    node = bare.GetFirstNodeByClass("vtkMRMLLayoutNode")
+    node.SetViewArrangement(2)
+    layouts.restore_layout(bare)
+    assert node.GetViewArrangement() == 2
+    node.SetViewArrangement(layouts.LAYOUT_ID)
+    layouts.restore_layout(bare)
+    assert node.GetViewArrangement() == layouts.FOUR_UP
+
+
 def test_layout_of_all_heart_views_and_of_knees() -> None:
     def names(*wanted: str) -> list[str]:
         return layouts.slice_view_names(
