@@ -367,7 +367,7 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
             exam: The exam.
             device: ``auto``, ``cpu`` or ``cuda:N``.
             onUpdate: Called with status and new events.
-            onFinished: Called with the planes; each has ``role``, ``model`` (its quad) and ``markup`` (to be moved).
+            onFinished: Called with the planes; each has ``role`` and ``model`` (its quad).
             waitForCompletion: Wait and return the planes.
 
         Returns:
@@ -496,7 +496,7 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
 
     @staticmethod
     def showPredictedPlanes(exam: "SceneExam", folder: Path) -> "Prediction":
-        """Shows what a job has predicted beside the acquired planes, as planes that can be moved, and as a table."""
+        """Shows what a job has predicted beside the acquired planes, and as a table."""
         from SSLScene import predicted
 
         document = read_result(folder)

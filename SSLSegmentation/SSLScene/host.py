@@ -43,13 +43,6 @@ def sequences_logic(scene: Any) -> Any:
     return _made(scene, "vtkSlicerSequencesLogic")
 
 
-def markups_logic(scene: Any) -> Any:
-    """The markups logic. Asking for it also registers the markups node classes with the scene."""
-    if in_application(scene):
-        return slicer.modules.markups.logic()
-    return _made(scene, "vtkSlicerMarkupsLogic")
-
-
 def segmentations_logic(scene: Any) -> Any:
     """The segmentations logic. Asking for it also registers the segmentation node classes with the scene."""
     if in_application(scene):

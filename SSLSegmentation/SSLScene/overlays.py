@@ -1,4 +1,4 @@
-"""Targets and maps as coloured layers on their host: lines, positions, place in the stack, anomalies.
+"""Targets and maps as coloured layers on their host: lines, place in the stack, anomalies.
 
 All functions take plain arrays on the view's own grid, so nothing here needs a network.
 """
@@ -30,18 +30,6 @@ SCALE: tuple[roles.Colour, ...] = (
 )
 #: Hot iron, for what should catch the eye.
 HOT: tuple[roles.Colour, ...] = ((0.25, 0.00, 0.00), (0.90, 0.05, 0.00), (1.00, 0.65, 0.00), (1.00, 1.00, 0.60))
-#: One colour a class for class maps (positions), repeated where there are more classes.
-CLASSES: tuple[roles.Colour, ...] = (
-    (0.90, 0.62, 0.00),
-    (0.34, 0.71, 0.91),
-    (0.00, 0.62, 0.45),
-    (0.94, 0.89, 0.26),
-    (0.00, 0.45, 0.70),
-    (0.84, 0.37, 0.00),
-    (0.80, 0.47, 0.65),
-    (0.60, 0.60, 0.60),
-    (0.55, 0.34, 0.29),
-)
 #: A heatmap is transparent below this share of its range.
 HIDE_BELOW = 0.05
 
@@ -79,31 +67,6 @@ def show_place(scene: Any, exam: SceneExam, item: SceneView, places: Sequence[fl
     return _show_scalars(scene, exam, item, values, name, SCALE, (0.0, 1.0), None)
 
 
-def show_classes(
-    scene: Any, exam: SceneExam, item: SceneView, values: npt.NDArray[Any], names: Sequence[str], name: str
-) -> list[Any]:
-    """Shows a class map (positions) as a label layer.
-
-    Args:
-        scene: The MRML scene.
-        exam: The exam, owner of what is added.
-        item: The host.
-        values: Whole numbers ``(slices, rows, columns)``; 0 is transparent.
-        names: Names of the values 1, 2, ...
-        name: Name of the overlay.
-
-    Returns:
-        One label map volume, or one a slice for a host that forms no volume.
-    """
-    with undo.owned(scene, exam.token):
-        table = _table(scene, f"{name} colours", [CLASSES[k % len(CLASSES)] for k in range(len(names))], names)
-        volumes = _volumes(scene, item, values.astype(np.int16), name, "vtkMRMLLabelMapVolumeNode", exam)
-        for volume in volumes:
-            volume.GetDisplayNode().SetAndObserveColorNodeID(table.GetID())
-    _put_on_top(scene, exam, item, volumes, labels=True)
-    return volumes
-
-
 def _show_scalars(
     scene: Any,
     exam: SceneExam,
@@ -115,8 +78,8 @@ def _show_scalars(
     hide_below: float | None,
 ) -> list[Any]:
     with undo.owned(scene, exam.token):
-        table = _table(scene, f"{name} colours", _ramp(stops), None)
-        volumes = _volumes(scene, item, values.astype(np.float32), name, "vtkMRMLScalarVolumeNode", exam)
+        table = _table(scene, f"{name} colours", _ramp(stops))
+        volumes = _volumes(scene, item, values.astype(np.float32), name, exam)
         for volume in volumes:
             display = volume.GetDisplayNode()
             display.SetAndObserveColorNodeID(table.GetID())
@@ -127,13 +90,11 @@ def _show_scalars(
                 display.AutoThresholdOff()
                 display.SetThreshold(hide_below, 1e30)
                 display.ApplyThresholdOn()
-    _put_on_top(scene, exam, item, volumes, labels=False)
+    _put_on_top(scene, exam, item, volumes)
     return volumes
 
 
-def _volumes(
-    scene: Any, item: SceneView, values: npt.NDArray[Any], name: str, class_name: str, exam: SceneExam
-) -> list[Any]:
+def _volumes(scene: Any, item: SceneView, values: npt.NDArray[Any], name: str, exam: SceneExam) -> list[Any]:
     """The values as volumes on the host's grid, one for each of the host's volumes.
 
     Raises:
@@ -144,23 +105,20 @@ def _volumes(
         raise ValueError(msg)
     whole = len(item.volumes) == 1
     parts = [slice(None)] if whole else [slice(k, k + 1) for k in range(len(item.view.planes))]
-    found = [volume_node(scene, name, values[p], item.view.planes[p], class_name) for p in parts]
+    found = [volume_node(scene, name, values[p], item.view.planes[p]) for p in parts]
     for volume in found:
         put_under(scene, volume, exam.item) if exam.item else None
     return found
 
 
-def _table(scene: Any, name: str, colours: Sequence[roles.Colour], names: Sequence[str] | None) -> Any:
-    """A colour table; with names, entry 0 is the transparent background."""
+def _table(scene: Any, name: str, colours: Sequence[roles.Colour]) -> Any:
+    """A colour table."""
     table = new_node(scene, "vtkMRMLColorTableNode", name)
     table.SetTypeToUser()
-    table.SetHideFromEditors(names is None)
-    shift = 0 if names is None else 1
-    table.SetNumberOfColors(len(colours) + shift)
-    if names is not None:
-        table.SetColor(0, "background", 0.0, 0.0, 0.0, 0.0)
+    table.SetHideFromEditors(True)
+    table.SetNumberOfColors(len(colours))
     for k, colour in enumerate(colours):
-        table.SetColor(k + shift, names[k] if names is not None else f"{k}", *colour, 1.0)
+        table.SetColor(k, f"{k}", *colour, 1.0)
     return table
 
 
@@ -171,16 +129,12 @@ def _ramp(stops: Sequence[roles.Colour]) -> list[roles.Colour]:
     return [(float(r), float(g), float(b)) for r, g, b in zip(*columns, strict=True)]
 
 
-def _put_on_top(scene: Any, exam: SceneExam, item: SceneView, volumes: Sequence[Any], *, labels: bool) -> None:
+def _put_on_top(scene: Any, exam: SceneExam, item: SceneView, volumes: Sequence[Any]) -> None:
     """Puts the overlay over its host in every slice view that shows the host."""
     for host, overlay in zip(item.volumes, volumes, strict=True):
         for composite in [n for n in undo.nodes(scene) if n.IsA("vtkMRMLSliceCompositeNode")]:
             if composite.GetBackgroundVolumeID() != host.GetID():
                 continue
             layouts.remember_view(scene, exam.token, composite.GetLayoutName())
-            if labels:
-                composite.SetLabelVolumeID(overlay.GetID())
-                composite.SetLabelOpacity(0.6)
-            else:
-                composite.SetForegroundVolumeID(overlay.GetID())
-                composite.SetForegroundOpacity(0.5)
+            composite.SetForegroundVolumeID(overlay.GetID())
+            composite.SetForegroundOpacity(0.5)

@@ -130,14 +130,6 @@ def show_slices(model: Any, indices: Iterable[int]) -> None:
     model.GetPolyData().Modified()
 
 
-def shown_slices(model: Any) -> list[int]:
-    """The slices of a plane model that are shown."""
-    polygons = model.GetPolyData().GetPolys()
-    if not polygons.GetNumberOfCells():
-        return []
-    return [int(k) // 4 for k in vtk_to_numpy(polygons.GetConnectivityArray())[::4]]
-
-
 def corners(model: Any) -> Array:
     """Corners of all quads of a plane model, RAS mm, ``(slices, 4, 3)``."""
     return np.array(vtk_to_numpy(model.GetPolyData().GetPoints().GetData()), dtype=np.float64).reshape(-1, 4, 3)

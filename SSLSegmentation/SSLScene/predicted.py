@@ -1,4 +1,4 @@
-"""Predicted planes beside the acquired ones: as quads, as plane markups that a person can move, and as a table."""
+"""Predicted planes beside the acquired ones: as quads and as a table."""
 
 from __future__ import annotations
 
@@ -9,19 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from SSLEngine.geometry import plane_angle_deg
-
 from . import planes
 from . import roles
 from . import undo
 from .coordinates import plane_through
-from .coordinates import to_ras
 from .crossings import middle_plane
 from .exams import ROLE
 from .exams import SceneExam
 from .exams import put_under
-from .host import markups_logic
-from .host import new_node
 from .tables import add_text_table
 
 CONFIDENCE = "SSLSegmentation.Confidence"
@@ -38,13 +33,11 @@ class PredictedPlane:
     Attributes:
         role: The view that would lie there.
         model: Its quad, cut by every slice view.
-        markup: The same plane as vtkMRMLMarkupsPlaneNode, which can be edited.
         doubt: What this holds against the acquired plane, as it follows the view's name; empty where nothing.
     """
 
     role: str
     model: Any
-    markup: Any
     doubt: str = ""
 
 
@@ -123,65 +116,15 @@ def _show(scene: Any, exam: SceneExam, prediction: Mapping[str, Any]) -> Predict
         normal = np.asarray(prediction["normal"], dtype=np.float64)
         point = like.centre - ((like.centre - point) @ normal) / (normal @ normal) * normal
     plane = plane_through(point, prediction["normal"], like, extent)
-    name = f"{roles.label(role)} predicted"
-    colour = paler(roles.colour(role))
-    model = planes.add_planes(scene, name, [plane], colour)
-    markup = _markup(scene, name, plane, colour)
-    for node in (model, markup):
-        node.SetAttribute(ROLE, role)
-        node.SetAttribute(CONFIDENCE, f"{float(prediction.get('confidence') or 0.0):.4g}")
-        if exam.item:
-            put_under(scene, node, exam.item)
-    return PredictedPlane(role, model, markup, _doubt(prediction))
+    model = planes.add_planes(scene, f"{roles.label(role)} predicted", [plane], paler(roles.colour(role)))
+    model.SetAttribute(ROLE, role)
+    model.SetAttribute(CONFIDENCE, f"{float(prediction.get('confidence') or 0.0):.4g}")
+    if exam.item:
+        put_under(scene, model, exam.item)
+    return PredictedPlane(role, model, _doubt(prediction))
 
 
 def paler(colour: roles.Colour) -> roles.Colour:
     """The colour of a predicted plane, told apart from its acquired plane by being half white."""
     r, g, b = (0.5 + 0.5 * c for c in colour)
     return r, g, b
-
-
-def _markup(scene: Any, name: str, plane: Any, colour: roles.Colour) -> Any:
-    markups_logic(scene)
-    node = new_node(scene, "vtkMRMLMarkupsPlaneNode", f"{name} (editable)")
-    node.CreateDefaultDisplayNodes()
-    node.SetOriginWorld(to_ras(plane.centre).tolist())
-    node.SetNormalWorld(to_ras(plane.normal).tolist())
-    node.SetSizeMode(node.SizeModeAbsolute)
-    node.SetSize(*plane.extent)
-    display = node.GetDisplayNode()
-    display.SetColor(*colour)
-    display.SetSelectedColor(*colour)
-    display.SetOpacity(0.3)
-    # The quad shows the plane; the markup is switched on when the user wants to edit it.
-    display.SetVisibility(False)
-    return node
-
-
-def edited_plane(predicted: PredictedPlane) -> dict[str, Any]:
-    """The plane as it lies now, after any editing: ``{"role", "point_mm", "normal"}``, LPS."""
-    point, normal = [0.0] * 3, [0.0] * 3
-    predicted.markup.GetOriginWorld(point)
-    predicted.markup.GetNormalWorld(normal)
-    return {"role": predicted.role, "point_mm": to_ras(point).tolist(), "normal": to_ras(normal).tolist()}
-
-
-def difference(
-    exam: SceneExam, role: str, point_mm: Sequence[float], normal: Sequence[float]
-) -> tuple[float, float] | None:
-    """How far a plane lies from the acquired view of its role.
-
-    Returns:
-        Angle in degrees, and distance in mm from the acquired plane of the exam's meeting point put onto the other
-        plane; None where the view was not acquired.
-    """
-    from .crossings import meeting_point
-
-    acquired = exam.first(role)
-    if acquired is None:
-        return None
-    mine = middle_plane(acquired.view)
-    other = plane_through(point_mm, normal, mine)
-    centre = meeting_point(exam)
-    foot = centre - other.signed_distance(centre) * other.normal
-    return plane_angle_deg(mine, other), abs(float(mine.signed_distance(foot)))

@@ -125,10 +125,11 @@ def playing(
             if frame is not node:
                 undo.remove_nodes(scene, [frame])
         yield
+    browser: Any = item.browser
     for node, sequence in zip(nodes, sequences, strict=True):
-        item.browser.AddProxyNode(node, sequence, False)
+        browser.AddProxyNode(node, sequence, False)
         # Corrections are made on the proxy and must not be lost when another phase is shown.
-        item.browser.SetSaveChanges(sequence, True)
+        browser.SetSaveChanges(sequence, True)
 
 
 def _segmentation(
