@@ -11,6 +11,7 @@ from slicer.i18n import tr as _
 
 from . import tables
 from .section import ExamSection
+from .stepper import Stepper
 
 if TYPE_CHECKING:
     from SSLScene.exams import SceneExam
@@ -25,6 +26,7 @@ class PlanesPanel(ExamSection):
         super().__init__(owner)
         self._models: list[Any] = []
         self._table: Any = None
+        self._targets, self._crossings = Stepper(), Stepper()
         tables.headers(self.ui.planesTable, [_("Shown"), _("Planes of"), _("Colour")], PLANE)
         self.ui.linesButton.connect("toggled(bool)", self.onLines)
         self.ui.layoutButton.connect("clicked()", self.showSideBySide)
@@ -37,6 +39,7 @@ class PlanesPanel(ExamSection):
 
     def setExam(self, exam: SceneExam | None) -> None:
         """Another exam: planes are drawn anew if they were shown."""
+        self.release()
         self._models, self._table = [], None
         self.ui.planesCollapsibleButton.enabled = exam is not None
         self.ui.crossingsTableView.setMRMLTableNode(None)
@@ -49,6 +52,16 @@ class PlanesPanel(ExamSection):
             return
         self._fillCrossings()
         self.onLines(self.ui.linesButton.checked)
+
+    @property
+    def working(self) -> bool:
+        """Whether a target or the table of crossings is on its way."""
+        return self._targets.active or self._crossings.active
+
+    def release(self) -> None:
+        """What is on its way is given up."""
+        self._targets.cancel()
+        self._crossings.cancel()
 
     def showSideBySide(self) -> None:
         """Sets the layout."""
@@ -110,8 +123,15 @@ class PlanesPanel(ExamSection):
         if self.exam is None or self.ui.crossingsGroupBox.collapsed:
             return
         if self._table is None or slicer.mrmlScene.GetNodeByID(self._table.GetID()) is None:
-            self._table = self.logic.showCrossings(self.exam)
-        self.ui.crossingsTableView.setMRMLTableNode(self._table)
+            from SSLScene import crossings
+
+            self._crossings.run(crossings.showing_table(slicer.mrmlScene, self.exam), self._showCrossings, _display)
+        else:
+            self._showCrossings(self._table)
+
+    def _showCrossings(self, table: Any) -> None:
+        self._table = table
+        self.ui.crossingsTableView.setMRMLTableNode(table)
 
     def _fillTargets(self, exam: SceneExam | None) -> None:
         box = self.ui.targetComboBox
@@ -129,8 +149,8 @@ class PlanesPanel(ExamSection):
         from . import targets
 
         if self.exam is not None:
-            with slicer.util.tryWithErrorDisplay(_("The targets could not be shown."), waitCursor=True):
-                targets.show(self.exam, self.ui.targetComboBox.itemData(index))
+            steps = targets.showing(self.exam, self.ui.targetComboBox.itemData(index))
+            self._targets.run(steps, lambda nodes: None, _display)
 
     def update(self) -> None:
         """Predicting planes needs an exam and a model that has learned lines, and no other job."""
@@ -140,3 +160,7 @@ class PlanesPanel(ExamSection):
     def onPredict(self) -> None:
         """Predicts planes in a job; the segmenting section follows it."""
         self.owner.segmentPanel.predictPlanes()
+
+
+def _display(error: Exception) -> None:
+    slicer.util.errorDisplay(str(error))

@@ -14,6 +14,7 @@ from SSLEngine import jobs
 from . import wording
 from .choices import Target
 from .choices import Transfer
+from .follower import idle
 from .follower import wait
 from .segmentation_logic import SSLSegmentationLogic
 from .self_test import SelfTest
@@ -89,9 +90,11 @@ class SSLSegmentationTest(SelfTest):
         panel.planesPanel.showSideBySide()
         slicer.app.processEvents()
         panel.ui.crossingsGroupBox.collapsed = False
+        idle(lambda: panel.planesPanel.working)
         self.assertEqual(panel.ui.crossingsTableView.mrmlTableNode().GetNumberOfRows(), 3)
         panel.ui.targetComboBox.currentIndex = 1
         panel.ui.targetComboBox.currentIndex = 2
+        idle(lambda: panel.planesPanel.working)
         panel.ui.crossingButton.click()
         slicer.app.processEvents()
         red = slicer.mrmlScene.GetSingletonNode("Red", "vtkMRMLSliceNode")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,6 +45,13 @@ def line_heatmap(host: View, guests: Sequence[Plane], sigma_mm: float = SIGMA_MM
         guests: Planes of the other view.
         sigma_mm: Width of the line.
     """
+    return undo.at_once(heating(host, guests, sigma_mm))
+
+
+def heating(
+    host: View, guests: Sequence[Plane], sigma_mm: float = SIGMA_MM
+) -> Generator[None, None, npt.NDArray[np.float32]]:
+    """As :func:`line_heatmap`, one slice at each step."""
     slices, rows, columns = host.shape
     heat = np.zeros((slices, rows, columns), np.float32)
     y, x = np.mgrid[:rows, :columns]
@@ -54,11 +62,17 @@ def line_heatmap(host: View, guests: Sequence[Plane], sigma_mm: float = SIGMA_MM
             if line is None or crossing_segment(plane, guest) is None:
                 continue
             heat[k] = np.maximum(heat[k], np.exp(-((line.distance(pixels) / sigma_mm) ** 2) / 2))
+        yield
     return heat
 
 
 def show(exam: SceneExam, what: str) -> list[Any]:
     """Shows one kind of target over its host; an earlier one is taken away. Returns the nodes."""
+    return undo.at_once(showing(exam, what))
+
+
+def showing(exam: SceneExam, what: str) -> Generator[None, None, list[Any]]:
+    """As :func:`show`, one slice at each step; what is shown comes at the end."""
     scene = slicer.mrmlScene
     shown = exam.owning("targets")
     undo.remove_all(scene, shown.token)
@@ -73,5 +87,5 @@ def show(exam: SceneExam, what: str) -> list[Any]:
     guests = [
         v.view.planes[len(v.view.planes) // 2] for v in exam.views if v is not host and v.view.role in roles.ORDER
     ]
-    heat = line_heatmap(host.view, guests)
+    heat = yield from heating(host.view, guests)
     return overlays.show_heatmap(scene, shown, host, heat, _("Crossing lines"), (1.0, 0.85, 0.2))

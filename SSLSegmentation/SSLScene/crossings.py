@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from SSLEngine.geometry import MIN_PLANE_ANGLE_DEG
 from SSLEngine.geometry import Array
 from SSLEngine.geometry import Plane
-from SSLEngine.studies.crossings import crossing_of_views
+from SSLEngine.studies.crossings import crossing_slice_by_slice
 from SSLEngine.studies.study import UNKNOWN
 from SSLEngine.studies.study import View
 
@@ -24,9 +25,16 @@ from .tables import texts
 
 def show_table(scene: Any, exam: SceneExam, name: str = "Plane crossings") -> Any:
     """Adds a table node with one row a pair of views: angle, slices crossed, median length of the lines."""
+    return undo.at_once(showing_table(scene, exam, name))
+
+
+def showing_table(scene: Any, exam: SceneExam, name: str = "Plane crossings") -> Generator[None, None, Any]:
+    """As :func:`show_table`, one slice of a view at each step; the table is added at the end."""
     views = [item.view for item in exam.views]
     pairs = [(a, b) for k, a in enumerate(views) for b in views[k + 1 :]]
-    found = [crossing_of_views(a, b) for a, b in pairs]
+    found = []
+    for a, b in pairs:
+        found.append((yield from crossing_slice_by_slice(a, b)))
     columns = [
         texts("View", [_name(a) for a, _ in pairs]),
         texts("Crosses", [_name(b) for _, b in pairs]),

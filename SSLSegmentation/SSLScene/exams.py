@@ -206,10 +206,19 @@ def volume_node(
     array: npt.NDArray[Any],
     planes: Sequence[Plane],
     class_name: str = "vtkMRMLScalarVolumeNode",
+    limits: tuple[float, float] | None = None,
 ) -> Any:
-    """Adds an array ``(slices, rows, columns)`` on planes that form a volume, as a volume node with display."""
+    """Adds an array ``(slices, rows, columns)`` on planes that form a volume, as a volume node with display.
+
+    The limits are the values that are shown darkest and brightest; Slicer takes them from the image where they are not
+    given, for which it needs longer than for all the rest.
+    """
     node = new_node(scene, class_name, name)
     node.SetIJKToRASMatrix(coordinates.vtk_matrix(coordinates.ijk_to_ras(planes)))
+    if limits is not None:
+        node.CreateDefaultDisplayNodes()
+        node.GetDisplayNode().AutoWindowLevelOff()
+        node.GetDisplayNode().SetWindowLevelMinMax(*limits)
     node.SetAndObserveImageData(image_data(array))
     node.CreateDefaultDisplayNodes()
     return node
@@ -217,13 +226,19 @@ def volume_node(
 
 def image_data(array: npt.NDArray[Any]) -> Any:
     """An array ``(slices, rows, columns)`` as vtkImageData; whole float numbers become 16 bit, as scanners store."""
-    if array.dtype.kind == "f" and array.size and np.abs(array).max() < 2**15 and (array == np.rint(array)).all():
+    # Slice by slice, as the first with a fraction settles it.
+    if array.dtype.kind == "f" and array.size and all(_short(part) for part in array):
         array = array.astype(np.int16)
     slices, rows, columns = array.shape
     image = vtk.vtkImageData()
     image.SetDimensions(columns, rows, slices)
     image.GetPointData().SetScalars(numpy_to_vtk(np.ascontiguousarray(array).ravel(), deep=True))
     return image
+
+
+def _short(values: npt.NDArray[Any]) -> bool:
+    """Whether 16 bit hold the values."""
+    return bool(np.abs(values).max() < 2**15 and (values == np.rint(values)).all())
 
 
 def array_of(node: Any) -> npt.NDArray[Any]:

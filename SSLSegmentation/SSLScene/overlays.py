@@ -79,12 +79,10 @@ def _show_scalars(
 ) -> list[Any]:
     with undo.owned(scene, exam.token):
         table = _table(scene, f"{name} colours", _ramp(stops))
-        volumes = _volumes(scene, item, values.astype(np.float32), name, exam)
+        volumes = _volumes(scene, item, values.astype(np.float32, copy=False), name, exam, limits)
         for volume in volumes:
             display = volume.GetDisplayNode()
             display.SetAndObserveColorNodeID(table.GetID())
-            display.AutoWindowLevelOff()
-            display.SetWindowLevelMinMax(*limits)
             display.SetInterpolate(False)
             if hide_below is not None:
                 display.AutoThresholdOff()
@@ -94,7 +92,9 @@ def _show_scalars(
     return volumes
 
 
-def _volumes(scene: Any, item: SceneView, values: npt.NDArray[Any], name: str, exam: SceneExam) -> list[Any]:
+def _volumes(
+    scene: Any, item: SceneView, values: npt.NDArray[Any], name: str, exam: SceneExam, limits: tuple[float, float]
+) -> list[Any]:
     """The values as volumes on the host's grid, one for each of the host's volumes.
 
     Raises:
@@ -105,7 +105,7 @@ def _volumes(scene: Any, item: SceneView, values: npt.NDArray[Any], name: str, e
         raise ValueError(msg)
     whole = len(item.volumes) == 1
     parts = [slice(None)] if whole else [slice(k, k + 1) for k in range(len(item.view.planes))]
-    found = [volume_node(scene, name, values[p], item.view.planes[p]) for p in parts]
+    found = [volume_node(scene, name, values[p], item.view.planes[p], limits=limits) for p in parts]
     for volume in found:
         put_under(scene, volume, exam.item) if exam.item else None
     return found

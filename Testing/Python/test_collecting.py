@@ -374,3 +374,40 @@ def test_segmentations_are_removed_only_when_told_so(window: Window, drawn: Any)
     assert [kind for kind, _ in asked] == ["confirm"]
     assert window.scene.GetNodeByID(node.GetID()) is None
     assert not pythonqt.slot_errors, pythonqt.slot_errors
+
+
+def knee() -> Study:
+    """Three stacks of 512 x 512 pixels at right angles, as of a knee."""
+    axes, views = np.eye(3), []
+    stacks = {"sag": (120, 0.9, [1, 2, 0]), "cor": (36, 3.5, [0, 2, 1]), "ax": (30, 4.0, [0, 1, 2])}
+    for role, (count, gap, order) in stacks.items():
+        x, y, along = axes[order]
+        first = -80.0 * (x + y) - gap * (count - 1) / 2 * along
+        planes = [Plane(first + k * gap * along, x, y, (0.3125, 0.3125), (512, 512), gap) for k in range(count)]
+        pixels = np.zeros((count, 512, 512), np.float32)
+        views.append(View(role, Path(role), planes, 1, lambda phase, pixels=pixels: pixels, role=role))
+    return Study("knee", Path("knee"), views, subject="Knee")
+
+
+def test_crossings_and_targets_of_a_knee_do_not_block(window: Window, request: pytest.FixtureRequest) -> None:
+    from SSLScene import exams
+
+    panel = window.segmentation
+    exam = exams.load_study(window.scene, knee(), "knee")
+    request.addfinalizer(lambda: panel.logic.removeExam(exam))
+    panel.setExam(exam)
+    request.addfinalizer(lambda: panel.setExam(None))
+    pulse = Pulse()
+    panel.ui.crossingsGroupBox.collapsed = False
+    panel.ui.targetComboBox.currentIndex = 1
+    assert panel.planesPanel.working
+    window.spin(lambda: not panel.planesPanel.working)
+    pulse.stop(0.2)
+    assert panel.ui.crossingsTableView.mrmlTableNode().GetNumberOfRows() == 3
+    assert window.scene.GetFirstNodeByName("Crossing lines") is not None
+    # What is on its way when the exam goes does not come.
+    panel.ui.targetComboBox.currentIndex = 0
+    panel.ui.targetComboBox.currentIndex = 1
+    panel.setExam(None)
+    assert not panel.planesPanel.working
+    panel.ui.crossingsGroupBox.collapsed = True

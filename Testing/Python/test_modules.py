@@ -633,8 +633,10 @@ def test_loads_an_exam_and_shows_its_planes(window: Window, exams: Path) -> None
     panel.ui.planesTable.item(0, 0).setCheckState(qt.Qt.Unchecked)
     assert not models[0].GetDisplayNode().GetVisibility()
     panel.ui.crossingsGroupBox.collapsed = False
+    window.spin(lambda: not panel.planesPanel.working)
     assert panel.ui.crossingsTableView.mrmlTableNode().GetNumberOfRows() == len(roles) * (len(roles) - 1) // 2
     panel.ui.targetComboBox.currentIndex = 1
+    window.spin(lambda: not panel.planesPanel.working)
     assert slicer.app.layoutManager().sliceWidget("Red").mrmlSliceCompositeNode().GetForegroundVolumeID()
     panel.ui.targetComboBox.currentIndex = 0
     panel.ui.crossingButton.click()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +47,17 @@ def same_frame(one: View, other: View) -> str:
 
 def crossing_of_views(host: View, guest: View) -> Crossing:
     """How a guest crosses a host."""
+    steps = crossing_slice_by_slice(host, guest)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            found: Crossing = end.value
+            return found
+
+
+def crossing_slice_by_slice(host: View, guest: View) -> Generator[None, None, Crossing]:
+    """As :func:`crossing_of_views`, one slice of the host at each step, for windows that must stay awake."""
     why = same_frame(host, guest)
     nothing: tuple[Segment | None, ...] = (None,) * len(host.planes)
     if why:
@@ -54,7 +66,10 @@ def crossing_of_views(host: View, guest: View) -> Crossing:
     angle = plane_angle_deg(host.planes[len(host.planes) // 2], middle)
     if angle < MIN_PLANE_ANGLE_DEG:
         return Crossing(host.name, guest.name, angle, None, 0, f"they are nearly parallel ({angle:.0f}°)", nothing)
-    lines = [[crossing_segment(plane, other) for other in guest.planes] for plane in host.planes]
+    lines: list[list[Segment | None]] = []
+    for plane in host.planes:
+        lines.append([crossing_segment(plane, other) for other in guest.planes])
+        yield
     lengths = [s.length_mm for row in lines for s in row if s is not None]
     if not lengths:
         return Crossing(host.name, guest.name, angle, None, 0, "the planes cross outside the images", nothing)
