@@ -298,7 +298,9 @@ def _scene_reader(volumes: Sequence[Any], sequences: Sequence[Any]) -> Callable[
 
     def read(phase: int) -> npt.NDArray[np.float32]:
         nodes = [v if s is None else s.GetNthDataNode(phase) for v, s in zip(volumes, sequences, strict=True)]
-        return np.concatenate([array_of(node) for node in nodes]).astype(np.float32)
+        arrays = [array_of(node) for node in nodes]
+        # One large volume is not copied twice.
+        return (arrays[0] if len(arrays) == 1 else np.concatenate(arrays)).astype(np.float32)
 
     return read
 

@@ -411,3 +411,20 @@ def test_crossings_and_targets_of_a_knee_do_not_block(window: Window, request: p
     panel.setExam(None)
     assert not panel.planesPanel.working
     panel.ui.crossingsGroupBox.collapsed = True
+
+
+def test_a_knee_is_handed_to_a_worker_without_blocking(
+    window: Window, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    from SSLPanels.stepper import Stepper
+    from SSLScene import exams
+
+    exam = exams.load_study(window.scene, knee(), "handed")
+    request.addfinalizer(lambda: window.segmentation.logic.removeExam(exam))
+    exams.read_from_scene(window.scene, exam)
+    stepper, pulse, turns = Stepper(), Pulse(), []
+    stepper.run(exams.handing_over(exam, tmp_path), lambda done: None, pytest.fail, turns.append)
+    window.spin(lambda: not stepper.active and pulse.ticks > 20)
+    pulse.stop(0.2)
+    assert len(turns) > 3
+    assert read_study(tmp_path).views[0].shape == (120, 512, 512)

@@ -24,6 +24,7 @@ from SSLEngine.studies import Irregularity
 from SSLEngine.studies import Study
 from SSLEngine.studies import StudyError
 from SSLEngine.studies import hand_over
+from SSLEngine.studies import handover
 from SSLEngine.studies import read_study
 from SSLEngine.studies import take_over
 from SSLEngine.studies.handover import HANDOVER_FILE
@@ -62,6 +63,25 @@ def test_comes_over_unchanged(tmp_path: Path) -> None:
         for p, q in zip(a.planes, b.planes, strict=True):
             for key, value in asdict(p).items():
                 np.testing.assert_allclose(value, asdict(q)[key], rtol=0, atol=1e-12)
+        for phase in range(b.phases):
+            np.testing.assert_array_equal(a.pixels(phase), b.pixels(phase))
+            mine, theirs = a.labels(phase), b.labels(phase)
+            assert (mine is None) == (theirs is None)
+            assert mine is None or np.array_equal(mine, theirs)
+
+
+def test_large_images_are_written_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a window which hands over has its turn in between; what is read is the same."""
+    monkeypatch.setattr(handover, "PART_BYTES", 1)
+    given = exam()
+    steps = list(hand_over(given, tmp_path))
+    kinds = [1 + (v.labels(k) is not None) for v in given.views for k in range(v.phases) if len(v.planes) > 1]
+    slices = [len(v.planes) for v in given.views for k in range(v.phases) if len(v.planes) > 1]
+    parts = 6 + sum(n * kind for n, kind in zip(slices, kinds, strict=True))
+    assert len(steps) == parts
+    assert [done for done, _, _ in steps] == sorted(done for done, _, _ in steps)
+    assert steps[-1][0] == steps[-1][1] == 6
+    for a, b in zip(read_study(tmp_path).views, given.views, strict=True):
         for phase in range(b.phases):
             np.testing.assert_array_equal(a.pixels(phase), b.pixels(phase))
             mine, theirs = a.labels(phase), b.labels(phase)

@@ -24,10 +24,12 @@ from .study import StudyError
 from .study import View
 
 HANDOVER_FILE = "handover.json"
+#: So much is written at a time.
+PART_BYTES = 1 << 24
 
 
 def hand_over(study: Study, folder: Path) -> Iterator[tuple[int, int, str]]:
-    """Writes a study for another process, one phase of one view at each turn of the iteration.
+    """Writes a study for another process, one phase of one view at each turn of the iteration, or part of a large one.
 
     The index is written last: a folder without it is not complete and is not taken for an exam.
 
@@ -49,10 +51,13 @@ def hand_over(study: Study, folder: Path) -> Iterator[tuple[int, int, str]]:
     for number, view in enumerate(study.views):
         labelled.append([])
         for phase in range(view.phases):
-            np.save(_pixels_path(folder, number, phase), view.pixels(phase).astype(np.float32, copy=False))
+            pixels = view.pixels(phase).astype(np.float32, copy=False)
+            for _ in _saving(_pixels_path(folder, number, phase), pixels):
+                yield done, total, view.name
             labels = view.labels(phase)
             if labels is not None:
-                np.save(_labels_path(folder, number, phase), labels.astype(np.int16, copy=False))
+                for _ in _saving(_labels_path(folder, number, phase), labels.astype(np.int16, copy=False)):
+                    yield done, total, view.name
                 labelled[-1].append(phase)
             done += 1
             yield done, total, view.name
@@ -67,6 +72,18 @@ def hand_over(study: Study, folder: Path) -> Iterator[tuple[int, int, str]]:
         "views": [_view_out(view, phases) for view, phases in zip(study.views, labelled, strict=True)],
     }
     (folder / HANDOVER_FILE).write_text(json.dumps(document) + "\n", encoding="utf-8")
+
+
+def _saving(path: Path, array: npt.NDArray[Any]) -> Iterator[None]:
+    """As ``numpy.save``, some MB at a time: a turn before each part, none where one part is all."""
+    array = np.ascontiguousarray(array)
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        count = max(1, PART_BYTES // max(1, array[:1].nbytes))
+        for start in range(0, len(array), count):
+            if count < len(array):
+                yield
+            file.write(array[start : start + count].data)
 
 
 def take_over(folder: Path) -> Study:
