@@ -204,10 +204,7 @@ def _writing_labels(
     exam: SceneExam, pairs: Sequence[tuple[SceneView, Any]], folder: Path, known: Mapping[str, int]
 ) -> Generator[None, None, dict[int, str]]:
     """Writes a label map beside each view's image; returns the names of all values."""
-    import SimpleITK as sitk
-
-    from SSLEngine.studies import StudyError
-    from SSLEngine.studies.volumes import itk_image
+    from SSLEngine.studies.volumes import writing_nifti
 
     values = dict(known)
     for _item, node in pairs:
@@ -217,12 +214,7 @@ def _writing_labels(
         part = _part_of(item, node)
         volume = item.volume_of_slice(part.start or 0)
         labels, _names = yield from segments.labelling(slicer.mrmlScene, node, volume, values)
-        image = itk_image(labels, item.view.planes[part])
         path = folder / f"{_stem(exam, item, node)}{LABELS_SUFFIX}.nii"
-        try:
-            sitk.WriteImage(image, str(path))
-        except RuntimeError as error:
-            text = _("{path} could not be written; check the folder and the space on the disk.")
-            raise StudyError(text.format(path=path)) from error
+        yield from writing_nifti(labels, item.view.planes[part], path)
         yield
     return {value: name for name, value in values.items()}

@@ -509,7 +509,7 @@ def view_key(number: int, item: SceneView) -> str:
 
 
 def writing_study(exam: SceneExam, folder: Path) -> Generator[None, None, Path]:
-    """Writes an exam of the scene as a study folder that the engine reads, one volume at each step.
+    """Writes an exam of the scene as a study folder that the engine reads, some MB or one cine at each step.
 
     One volume a view, not compressed, which would take many times as long; roles in study.json. Parent transforms are
     written into the geometry. The folder is made; files of the same name are replaced.
@@ -518,6 +518,7 @@ def writing_study(exam: SceneExam, folder: Path) -> Generator[None, None, Path]:
         StudyError: A file cannot be written.
     """
     from SSLEngine.studies import write_view
+    from SSLEngine.studies.volumes import writing_nifti
 
     folder.mkdir(parents=True, exist_ok=True)
     given = {}
@@ -525,7 +526,10 @@ def writing_study(exam: SceneExam, folder: Path) -> Generator[None, None, Path]:
         for part, view in enumerate(_regular_parts(item.view)):
             # Node names may hold anything; file names are made here and cannot leave the folder.
             name = view_key(number, item) + (f"_{part:03d}" if not item.view.regular else "")
-            write_view(view, folder / f"{name}.nii")
+            if view.phases > 1:
+                write_view(view, folder / f"{name}.nii")
+            else:
+                yield from writing_nifti(view.pixels(), view.planes, folder / f"{name}.nii")
             given[name] = view.role
             yield
     text = json.dumps({"roles": given, "subject": exam.study.subject or exam.study.name}, indent=1)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGBaseline8Bit
 
@@ -20,6 +21,7 @@ from exam_maker import dataset
 from exam_maker import plane
 from exam_maker import save
 from SSLEngine import jobs
+from SSLEngine.geometry import Plane
 from SSLEngine.studies import Irregularity
 from SSLEngine.studies import Study
 from SSLEngine.studies import StudyError
@@ -27,6 +29,7 @@ from SSLEngine.studies import hand_over
 from SSLEngine.studies import handover
 from SSLEngine.studies import read_study
 from SSLEngine.studies import take_over
+from SSLEngine.studies import volumes
 from SSLEngine.studies.handover import HANDOVER_FILE
 from toy_exams import toy_study
 
@@ -182,3 +185,26 @@ def test_views_that_cannot_be_read_are_left_out_with_a_remark(tmp_path: Path) ->
     assert len(study.views) == 1
     assert any("all black" in item.what for item in study.irregularities)
     assert any("b.dcm is compressed" in item.what for item in study.irregularities)
+
+
+@pytest.mark.parametrize("slices", [1, 2, 7])
+@pytest.mark.parametrize("kind", [np.float32, np.int16])
+def test_nifti_in_parts_is_what_itk_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slices: int, kind: type
+) -> None:
+    monkeypatch.setattr(volumes, "PART_BYTES", 2000)
+    turned, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))
+    x, y = turned[:, 0], turned[:, 1]
+    first = np.array([-30.5, 12.25, 7.0])
+    planes = [Plane(first + 3.3 * k * np.cross(x, y), x, y, (1.1, 0.9), (20, 15), 3.0) for k in range(slices)]
+    array = np.random.default_rng(2).integers(0, 900, (slices, 15, 20)).astype(kind)
+    turns = len(list(volumes.writing_nifti(array, planes, tmp_path / "parts.nii")))
+    assert turns == (slices > 1) + (slices == 7) * (1 if kind is np.int16 else 5)
+    volumes.write_image(volumes.itk_image(array, planes), tmp_path / "whole.nii")
+    assert (tmp_path / "parts.nii").read_bytes() == (tmp_path / "whole.nii").read_bytes()
+    with pytest.raises(StudyError, match="absent"):
+        list(volumes.writing_nifti(array, planes, tmp_path / "absent" / "parts.nii"))
+    monkeypatch.setattr(sitk, "WriteImage", lambda image, path: Path(path).write_bytes(b"cut"))
+    with pytest.raises(StudyError, match="space on the disk"):
+        list(volumes.writing_nifti(array, planes, tmp_path / "cut.nii"))
+    assert not (tmp_path / "cut.nii").exists()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import errno
 import gzip
+import os
+import sys
 import zlib
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -36,6 +38,10 @@ EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".mha")
 FOREIGN_EXTENSIONS = (".nhdr", ".mhd", ".hdr", ".img", ".mgz", ".mgh", ".par", ".rec", ".vti", ".npy", ".npz")
 #: Two affines of one file further apart than this are worth a word.
 MAX_AFFINE_GAP_MM = 0.5
+#: Header of a NIfTI file without extensions, and the four bytes that say so.
+NIFTI_HEADER_BYTES = 352
+#: So much is written at a time where a window has to stay awake.
+PART_BYTES = 1 << 24
 
 
 def volume_extension(path: Path) -> str | None:
@@ -367,6 +373,37 @@ def write_view(view: View, path: Path, phase: int | None = None) -> None:
         write_image(image, path)
     except OSError as error:
         msg = f"{path} could not be written: check the folder, the name's extension and the space on the disk."
+        raise StudyError(msg) from error
+
+
+def writing_nifti(array: npt.NDArray[Any], planes: Sequence[Plane], path: Path) -> Iterator[None]:
+    """Writes what :func:`itk_image` makes of a volume as uncompressed NIfTI, some MB at each turn of the iteration.
+
+    Args:
+        array: ``(slices, rows, columns)``.
+        planes: One a slice; they form a volume.
+        path: ``.nii``.
+
+    Raises:
+        StudyError: The planes do not form a volume, or the file cannot be written.
+    """
+    image = itk_image(array[:1], planes)
+    count = max(1, PART_BYTES // array[:1].nbytes)
+    try:
+        sitk.WriteImage(image, str(path))
+        with path.open("r+b") as file:
+            # The file of one slice lacks nothing but the number of slices, dim[3], and the others' pixels.
+            file.seek(46)
+            file.write(len(planes).to_bytes(2, sys.byteorder))
+            # ITK says nothing when the disk is full.
+            if file.seek(0, os.SEEK_END) != NIFTI_HEADER_BYTES + array[:1].nbytes:
+                raise EOFError
+            for start in range(1, len(array), count):
+                file.write(np.ascontiguousarray(array[start : start + count]).data)
+                yield
+    except (RuntimeError, OSError, EOFError) as error:
+        path.unlink(missing_ok=True)
+        msg = f"{path} could not be written: check the folder and the space on the disk."
         raise StudyError(msg) from error
 
 
