@@ -44,7 +44,10 @@ def run(kind: str, settings: Mapping[str, Any], reporter: Reporter) -> str:
 
     Raises:
         SettingsError: A setting is missing or not known.
+        Cancelled: A stop was asked for, be it before this began: not every task looks for one in between.
     """
+    if reporter.stop_requested():
+        raise Cancelled
     task = TASKS[kind]
     names = task.__code__.co_varnames[1 : task.__code__.co_argcount]
     required = len(names) - len(task.__defaults__ or ())

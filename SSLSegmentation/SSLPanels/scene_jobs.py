@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from collections.abc import Generator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
 
 import slicer
+from slicer.i18n import tr as _
 
 from SSLEngine import jobs
 
@@ -41,9 +44,10 @@ class SceneJobs:
         self._workers = workers
         self._followers = Followers()
         self._steppers: list[Stepper] = []
+        self._waiting: set[Path] = set()
 
     def start(self, kind: str, settings: dict[str, Any], exam: SceneExam, out: str = "") -> Path:
-        """Creates a job; it starts as soon as the exam has been written for it.
+        """Creates a job; it starts as soon as the exam has been written for it, unless it was stopped until then.
 
         Args:
             kind: Verb of the command line.
@@ -60,16 +64,20 @@ class SceneJobs:
         places = {"input": str(folder / "input")} | ({"out": str(folder / out)} if out else {})
         self._workers.prepare(kind, settings | places, folder)
 
-        def failed(error: Exception) -> None:
-            jobs.Reporter(folder).event(jobs.FAILED, message=str(error))
+        def ended(error: Exception) -> None:
+            self._waiting.discard(folder)
+            _give_up(folder, jobs.CANCELLED if isinstance(error, jobs.Cancelled) else jobs.FAILED, str(error))
 
         def start(written: None) -> None:
+            self._waiting.discard(folder)
             try:
                 self._workers.start(folder)
             except jobs.JobError as error:
-                failed(error)
+                # What was handed over stays: with another Python it can be resumed.
+                jobs.Reporter(folder).event(jobs.FAILED, message=str(error))
 
-        self._work(exams.handing_over(exam, folder / "input"), start, failed)
+        self._waiting.add(folder)
+        self._work(_until_stopped(exams.handing_over(exam, folder / "input"), folder), start, ended)
         return folder
 
     def outcome(
@@ -116,11 +124,42 @@ class SceneJobs:
         stepper.run(steps, onDone, onError)
 
     def release(self) -> None:
-        """Ends all following; the jobs go on, but what is on its way into the scene or out of it is given up."""
+        """Ends all following; jobs that run go on, but what is on its way into the scene or out of it is given up."""
         self._followers.release()
         for stepper in self._steppers:
             stepper.cancel()
         self._steppers = []
+        for folder in self._waiting:
+            _give_up(folder, jobs.CANCELLED, _not_started())
+        self._waiting = set()
+
+
+def _until_stopped(steps: Iterator[Any], folder: Path) -> Generator[Any, None, None]:
+    """Takes the steps before a job's start: there is no worker yet that could obey a STOP.
+
+    Raises:
+        Cancelled: The job was stopped; its start would take the STOP away.
+    """
+    for step in steps:
+        yield step
+        _obey(folder)
+    _obey(folder)
+
+
+def _obey(folder: Path) -> None:
+    if (folder / jobs.STOP_FILE).exists():
+        raise jobs.Cancelled(_not_started())
+
+
+def _not_started() -> str:
+    return _("Stopped before the exam was handed over; start it anew instead of resuming it.")
+
+
+def _give_up(folder: Path, state: str, message: str) -> None:
+    """Ends a job whose exam has not arrived: images are not kept where no worker will read them."""
+    shutil.rmtree(folder / "input", ignore_errors=True)
+    (folder / jobs.STOP_FILE).unlink(missing_ok=True)
+    jobs.Reporter(folder).event(state, message=message)
 
 
 def _display(error: Exception) -> None:

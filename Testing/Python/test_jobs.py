@@ -18,10 +18,12 @@ import pytest
 from conftest import engine_environment
 from SSLEngine import jobs
 from SSLEngine.__main__ import explain
+from SSLEngine.__main__ import main
 from SSLEngine.geometry import GeometryError
 from SSLEngine.jobs import JobError
 from SSLEngine.settings import SettingsError
 from SSLEngine.studies import StudyError
+from SSLEngine.tasks import TASKS
 
 #: Stands for Python in ``jobs.start``: a worker that counts until it is stopped, without torch.
 WORKER = """
@@ -129,6 +131,15 @@ def test_a_worker_is_followed_stopped_and_resumed(folder: Path, python: list[str
     assert kinds.count("started") == kinds.count("cancelled") == 2
     assert "progress" not in jobs.log_tail(folder)
     assert "cancelled" in jobs.log_tail(folder)
+
+
+@pytest.mark.parametrize("kind", sorted(TASKS))
+def test_a_task_that_is_stopped_before_it_begins_ends_at_once(tmp_path: Path, kind: str) -> None:
+    folder = jobs.create(tmp_path / "job", kind, {})
+    jobs.stop(folder)
+    assert main([kind, "--job", str(folder)]) == jobs.EXIT_CANCELLED
+    assert state(folder) == jobs.CANCELLED
+    assert not (folder / jobs.STOP_FILE).exists()
 
 
 def test_a_killed_worker_is_lost_and_can_be_resumed_to_the_end(folder: Path, python: list[str]) -> None:
