@@ -32,6 +32,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from . import processes
+
 JOB_FILE = "job.json"
 WORKER_FILE = "worker.json"
 EVENTS_FILE = "events.jsonl"
@@ -61,8 +63,8 @@ TELL_S = 0.5
 #: The rate of a job is taken over at least this time.
 RATE_S = 20.0
 
-#: Children started from here, so that finished ones are reaped and not left as zombies.
-_children: dict[int, subprocess.Popen[bytes]] = {}
+#: Children started from here by pid and birth: they are asked themselves, and finished ones are reaped.
+_children: dict[tuple[int, str | None], subprocess.Popen[bytes]] = {}
 
 
 class JobError(ValueError):
@@ -265,8 +267,9 @@ def start(folder: Path, python: Sequence[str] | None = None, environment: Mappin
     except OSError as error:
         msg = f"The worker could not be started with {command[0]} ({error.strerror}); check the path of that Python."
         raise JobError(msg) from None
-    _children[child.pid] = child
-    _write_worker(folder, child.pid, group=child.pid)
+    born = processes.birth(child.pid)
+    _children[child.pid, born] = child
+    _write_worker(folder, child.pid, born, group=child.pid)
     return child.pid
 
 
@@ -308,9 +311,10 @@ def _signal(folder: Path, number: int) -> None:
     worker = _worker(Path(folder))
     if worker is None or worker.get("host") != socket.gethostname() or not _alive(worker):
         return
-    pid = int(worker["pid"])
+    pid = worker["pid"]
     if sys.platform == "win32":
-        subprocess.run(["taskkill", "/T", "/F", "/PID", str(pid)], check=False, capture_output=True)
+        command = ["taskkill", "/T", "/F", "/PID", str(pid)]
+        subprocess.run(command, check=False, capture_output=True, **processes.without_window())
         return
     with contextlib.suppress(ProcessLookupError, PermissionError):
         group = os.getpgid(pid)
@@ -477,42 +481,22 @@ def _worker(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         worker = read_json(path)
-        return {**worker, "pid": int(worker["pid"]), "time": float(worker["time"])}
+        born = None if worker.get("born") is None else str(worker["born"])
+        return {**worker, "pid": int(worker["pid"]), "time": float(worker["time"]), "born": born}
     except (JobError, KeyError, TypeError, ValueError):
         return None
 
 
-def _write_worker(folder: Path, pid: int, group: int | None) -> None:
-    document = {"pid": pid, "time": time.time(), "born": _birth(pid), "host": socket.gethostname(), "group": group}
+def _write_worker(folder: Path, pid: int, born: str | None, group: int | None) -> None:
+    document = {"pid": pid, "time": time.time(), "born": born, "host": socket.gethostname(), "group": group}
     write_json(folder / WORKER_FILE, document)
 
 
-def _birth(pid: int) -> str | None:
-    """What tells this process from a later one with the same pid; None where the system does not say."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] == "Z" else fields[19]
-
-
 def _alive(worker: Mapping[str, Any]) -> bool:
-    pid = int(worker["pid"])
-    child = _children.get(pid)
-    if child is not None and child.poll() is not None:
-        return False
-    if sys.platform == "win32":
-        listing = subprocess.run(["tasklist", "/FI", f"PID eq {pid}", "/NH"], check=False, capture_output=True)
-        return str(pid).encode() in listing.stdout
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    if not Path("/proc/self/stat").exists():
-        return True
-    return _birth(pid) is not None and _birth(pid) == worker.get("born")
+    child = _children.get((worker["pid"], worker["born"]))
+    if child is not None:
+        return child.poll() is None
+    return worker["born"] is not None and processes.birth(worker["pid"]) == worker["born"]
 
 
 # ---------------------------------------------------------------------------------------------
@@ -632,7 +616,7 @@ def worker(folder: Path, echo: bool = True) -> Iterator[Reporter]:
     if known and known["pid"] != os.getpid() and known.get("host") == here and _alive(known) and not _is_parent(known):
         msg = f"The job in {folder} is being run by process {known['pid']}; stop it first."
         raise JobError(msg)
-    _write_worker(folder, os.getpid(), _own_group(known))
+    _write_worker(folder, os.getpid(), processes.birth(os.getpid()), _own_group(known))
     _clear_up(folder)
     reporter = Reporter(folder, echo)
     previous = signal.signal(signal.SIGTERM, reporter.request_stop)

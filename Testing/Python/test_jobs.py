@@ -17,6 +17,7 @@ import pytest
 
 from conftest import engine_environment
 from SSLEngine import jobs
+from SSLEngine import processes
 from SSLEngine.__main__ import explain
 from SSLEngine.__main__ import main
 from SSLEngine.geometry import GeometryError
@@ -366,7 +367,7 @@ def test_kill_ends_the_whole_tree_under_a_launcher(folder: Path, tmp_path: Path)
     assert len({launcher, worker, helper}) == 3
     jobs.kill(folder)
     until(lambda: state(folder) == jobs.LOST)
-    until(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() and jobs._birth(pid) for pid in (worker, helper)))
+    until(lambda: not any(processes.birth(pid) for pid in (worker, helper)))
 
 
 def test_the_remaining_time_counts_what_comes_between_the_steps(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
