@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable
-from collections.abc import Mapping
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
@@ -17,15 +15,15 @@ from slicer.i18n import tr as _
 from SSLEngine import jobs
 
 from . import corrections_folder
-from . import devices
 from . import model_card
 from . import wording
 from .choices import LabelsFrom
 from .choices import Network
 from .choices import Target
 from .choices import Transfer
-from .follower import JobFollower
+from .devices import DeviceRow
 from .section import ExamSection
+from .short_task import ShortTask
 from .workers import jobs_folder
 
 if TYPE_CHECKING:
@@ -39,21 +37,17 @@ class ModelPanel(ExamSection):
         super().__init__(owner)
         self._card: dict[str, Any] = {}
         self._read = ""
-        self._shown = ""
         self.ui.modelPathLineEdit.filters = ctk.ctkPathLineEdit.Files
         self.ui.modelPathLineEdit.nameFilters = ["*.safetensors"]
         self.ui.labelledPathLineEdit.filters = ctk.ctkPathLineEdit.Dirs
         self._paths = ((self.ui.modelPathLineEdit, "model"), (self.ui.labelledPathLineEdit, "labelled"))
         for edit, name in self._paths:
             self.tiePath(edit, name)
-        self._devices: Sequence[Mapping[str, Any]] = devices.known()
-        self._probe = JobFollower(onFinished=self._onProbed)
-        self.ui.deviceComboBox.connect("activated(int)", self.onDevice)
-        self.ui.probeButton.connect("clicked()", self.onProbe)
+        self._probe = ShortTask([self.ui.probeButton], lambda: None)
+        self.devices = DeviceRow(owner, self._probe)
         self.ui.jobComboBox.connect("activated(int)", self.onJob)
         self.ui.finetuneButton.connect("clicked()", self.onFinetune)
         self.ui.forecastButton.connect("clicked()", self.onForecast)
-        self._tellForecast("")
         self.refreshJobs()
 
     def refreshJobs(self) -> None:
@@ -71,31 +65,6 @@ class ModelPanel(ExamSection):
         folder = self.ui.jobComboBox.itemData(index)
         if folder and self.parameters is not None:
             self.parameters.model = str(Path(folder) / jobs.MODEL_FILE)
-
-    def onDevice(self, index: int) -> None:
-        """Takes a device."""
-        if self.parameters is not None:
-            self.parameters.device = self.ui.deviceComboBox.itemData(index)
-
-    def onProbe(self) -> None:
-        """Asks a process for the devices."""
-        with slicer.util.tryWithErrorDisplay(_("The devices could not be looked up."), waitCursor=True):
-            self._probe.follow(self.logic.probe())
-            self.ui.probeButton.enabled = False
-
-    def _onProbed(self, status: jobs.Status) -> None:
-        folder = self._probe.folder
-        self.ui.probeButton.enabled = True
-        if status.state != jobs.FINISHED:
-            slicer.util.errorDisplay(wording.failure(folder, status))
-            return
-        self._takeDevices(folder)
-
-    def _takeDevices(self, folder: Path) -> None:
-        self._devices = jobs.read_json(folder / "probe.json")["devices"]
-        devices.remember(self._devices)
-        self._shown = ""
-        self.update()
 
     @property
     def canSegment(self) -> bool:
@@ -136,9 +105,7 @@ class ModelPanel(ExamSection):
         if self.parameters.model != self._read:
             self._read = self.parameters.model
             self._card = self._readCard(self._read)
-        if self.parameters.device != self._shown:
-            self._shown = self.parameters.device
-            devices.fill(self.ui.deviceComboBox, self._devices, self._shown)
+        self.devices.update()
         node = self.parameters
         classes = node.target is Target.Classification
         self.ui.labelsComboBox.enabled = not classes
@@ -202,7 +169,7 @@ class ModelPanel(ExamSection):
 
     def _startForecast(self) -> None:
         with slicer.util.tryWithErrorDisplay(_("The forecast could not be started."), waitCursor=True):
-            self._tellForecast(_("Making two steps ..."))
+            self.ui.forecastLabel.text = _("Making two steps ...")
             self.owner.follow(self.logic.forecast(self._settings()), self._onForecast)
 
     def _withLabels(self, start: Callable[[], None]) -> None:
@@ -230,15 +197,15 @@ class ModelPanel(ExamSection):
         settings["schedule"]["batch"] = node.slicesPerStep
         return settings
 
-    def _tellForecast(self, text: str) -> None:
-        self.ui.forecastLabel.text = text
-        self.ui.forecastLabel.setVisible(bool(text))
-
     def _onForecast(self, folder: Path, status: jobs.Status) -> None:
-        self._tellForecast("")
+        self.ui.forecastLabel.text = ""
         if status.state == jobs.FINISHED:
-            self._tellForecast(wording.forecast(jobs.read_json(folder / "probe.json")["forecast"]))
-            self._takeDevices(folder)
+            self.devices.take(folder)
+            self.ui.forecastLabel.text = wording.forecast(jobs.read_json(folder / "probe.json")["forecast"])
+
+    def enter(self) -> None:
+        """The panel is shown."""
+        self.devices.enter()
 
     def release(self) -> None:
         """Following ends."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +9,8 @@ import ctk
 import slicer
 from slicer.i18n import tr as _
 
-from . import devices
 from . import wording
+from .devices import DeviceRow
 from .section import Section
 from .workers import jobs_folder
 
@@ -23,9 +21,7 @@ class TrainingPanel(Section):
     def __init__(self, owner: Any) -> None:
         super().__init__(owner)
         self._prepareMachine()
-        self._fillDevices(devices.known())
-        self.ui.deviceComboBox.connect("activated(int)", self.onDevice)
-        self.ui.probeButton.connect("clicked()", self.onProbe)
+        self.devices = DeviceRow(owner, owner.task)
         self.ui.forecastButton.connect("clicked()", self.onForecast)
         self.ui.startButton.connect("clicked()", self.onStart)
 
@@ -39,8 +35,13 @@ class TrainingPanel(Section):
         self.ui.jobsPathLineEdit.connect("currentPathChanged(QString)", workers.useFolder)
         self.ui.pythonPathLineEdit.connect("currentPathChanged(QString)", workers.usePython)
 
+    def enter(self) -> None:
+        """The panel is shown."""
+        self.devices.enter()
+
     def update(self) -> None:
         """Nothing can be started as long as something is lacking, and the panel says what."""
+        self.devices.update()
         reason = self.logic.whyNot(self.parameters)
         self.ui.startButton.enabled = not reason
         if not self.owner.task.busy:
@@ -50,20 +51,6 @@ class TrainingPanel(Section):
         self.ui.reasonLabel.text = reason
         self.ui.reasonLabel.setVisible(bool(reason))
 
-    def onDevice(self, index: int) -> None:
-        """A device was chosen."""
-        self.write("device", self.ui.deviceComboBox.itemData(index))
-
-    def onProbe(self) -> None:
-        """Asks for the devices."""
-        self.owner.task.press(
-            self.ui.probeButton,
-            self.ui.forecastLabel,
-            _("Looking at the devices ..."),
-            self.logic.probe,
-            self._onProbed,
-        )
-
     def onForecast(self) -> None:
         """Makes two steps to forecast the whole."""
         self.owner.task.press(
@@ -71,20 +58,13 @@ class TrainingPanel(Section):
             self.ui.forecastLabel,
             _("Making two steps ..."),
             lambda: self.logic.probe(self.logic.settings(self.parameters)),
-            self._onProbed,
+            self._onForecast,
         )
 
-    def _onProbed(self, folder: Path) -> None:
-        """Shows the devices that a probe has found, and its forecast if there is one."""
-        document = self.logic.document(folder, "probe.json")
-        devices.remember(document.get("devices", []))
-        self._fillDevices(document.get("devices", []))
-        forecast = document.get("forecast")
-        self.ui.forecastLabel.text = wording.forecast(forecast) if forecast else document.get("summary", "")
-
-    def _fillDevices(self, found: Sequence[Mapping[str, Any]]) -> None:
-        wanted = self.parameters.device if self.parameters is not None else devices.AUTOMATIC
-        devices.fill(self.ui.deviceComboBox, found, wanted)
+    def _onForecast(self, folder: Path) -> None:
+        """Shows a forecast; the probe that made it has found the devices, too."""
+        self.devices.take(folder)
+        self.ui.forecastLabel.text = wording.forecast(self.logic.document(folder, "probe.json")["forecast"])
 
     def onStart(self) -> None:
         """Starts the pretraining."""
