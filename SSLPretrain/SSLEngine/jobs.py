@@ -145,7 +145,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         msg = f"{path} cannot be read as JSON ({error}); choose another folder or create the job again."
         raise JobError(msg) from None
     if not isinstance(document, dict):

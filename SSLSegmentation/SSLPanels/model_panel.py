@@ -29,6 +29,9 @@ from .workers import jobs_folder
 if TYPE_CHECKING:
     from SSLScene.exams import SceneExam
 
+#: So long a remark stands in the status bar.
+STATUS_MS = 10000
+
 
 class ModelPanel(ExamSection):
     """Model, card, fine-tuning."""
@@ -51,14 +54,25 @@ class ModelPanel(ExamSection):
         self.refreshJobs()
 
     def refreshJobs(self) -> None:
-        """Lists the models of finished jobs, newest first."""
+        """Lists the models of finished jobs, newest first; says which jobs cannot be read."""
         box = self.ui.jobComboBox
         box.clear()
         box.addItem(_("choose ..."), "")
-        root = jobs_folder()
-        for folder in jobs.find(root):
-            if (folder / jobs.MODEL_FILE).is_file():
-                box.addItem(f"{folder.name} ({wording.kinds().get(jobs.load(folder)['kind'], '')})", str(folder))
+        for folder in jobs.find(jobs_folder()):
+            if not (folder / jobs.MODEL_FILE).is_file():
+                continue
+            try:
+                kind = wording.kinds().get(jobs.load(folder)["kind"], "")
+            except jobs.JobError as error:
+                slicer.util.showStatusMessage(str(error), STATUS_MS)
+                continue
+            box.addItem(f"{folder.name} ({kind})", str(folder))
+        self._showJob()
+
+    def _showJob(self) -> None:
+        """Shows in the list of jobs the one whose model is chosen."""
+        model = self.parameters.model if self.parameters is not None else ""
+        self.ui.jobComboBox.currentIndex = max(0, self.ui.jobComboBox.findData(str(Path(model).parent)))
 
     def onJob(self, index: int) -> None:
         """Takes a job's model."""
@@ -105,6 +119,7 @@ class ModelPanel(ExamSection):
         if self.parameters.model != self._read:
             self._read = self.parameters.model
             self._card = self._readCard(self._read)
+            self._showJob()
         self.devices.update()
         node = self.parameters
         classes = node.target is Target.Classification
@@ -204,8 +219,9 @@ class ModelPanel(ExamSection):
             self.ui.forecastLabel.text = wording.forecast(jobs.read_json(folder / "probe.json")["forecast"])
 
     def enter(self) -> None:
-        """The panel is shown."""
+        """The panel is shown; jobs may have ended meanwhile."""
         self.devices.enter()
+        self.refreshJobs()
 
     def release(self) -> None:
         """Following ends."""
