@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import slicer
 from slicer.i18n import tr as _
@@ -38,8 +39,8 @@ def resources() -> Path:
 
 def wanted(path: Path) -> list[str]:
     """The requirement lines of a file."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    lines = [re.sub(r"(^|\s)#.*", "", line).strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    return [line for line in lines if line]
 
 
 def installed(name: str) -> str | None:
@@ -51,10 +52,49 @@ def installed(name: str) -> str | None:
         return None
 
 
+def satisfied(line: str, extra: str = "") -> bool:
+    """Whether what is installed meets a requirement, as pip understands it.
+
+    A local version such as ``2.13.0+cpu`` meets ``==2.13.0``, a pre-release counts by its place in the order, an
+    environment marker that does not apply asks for nothing, and an extra asks for what the package names under it.
+
+    Args:
+        line: A requirement, for instance ``monai[nibabel]>=1.4; python_version >= "3.10"``.
+        extra: The extra under which it is named.
+
+    Raises:
+        ValueError: It is no requirement.
+    """
+    requirement = _parsed(line)
+    if requirement.marker is not None and not requirement.marker.evaluate({"extra": extra}):
+        return True
+    version = installed(requirement.name)
+    if version is None:
+        return False
+    try:
+        if not requirement.specifier.contains(version, prereleases=True):
+            return False
+    except ValueError:
+        # The package says of itself no version that can be compared.
+        return False
+    needs = importlib.metadata.requires(requirement.name) or () if requirement.extras else ()
+    # What it needs in any case came with it.
+    optional = [need for need in needs if re.search(r"\bextra\b", need.partition(";")[2])]
+    return all(satisfied(need, name) for name in requirement.extras for need in optional)
+
+
+def _parsed(line: str) -> Any:
+    try:
+        from packaging.requirements import Requirement
+    except ImportError:
+        # Where Slicer does not bring it by itself, pip does.
+        from pip._vendor.packaging.requirements import Requirement
+    return Requirement(line)
+
+
 def missing(path: Path) -> list[str]:
-    """The requirements, torch among them, of which no version is installed."""
-    lines = ["torch" + TORCH, *wanted(path)]
-    return [line for line in lines if installed(re.split(r"[<>=!~ ]", line)[0]) is None]
+    """The requirements, torch among them, that what is installed does not meet."""
+    return [line for line in ("torch" + TORCH, *wanted(path)) if not satisfied(line)]
 
 
 def ensure(path: Path, requester: str) -> None:
@@ -70,9 +110,9 @@ def ensure(path: Path, requester: str) -> None:
     lacking = missing(path)
     if not lacking:
         return
-    if any(line.startswith("torch") for line in lacking):
+    packages = [line for line in lacking if line != "torch" + TORCH]
+    if len(packages) < len(lacking):
         _install_torch()
-    packages = [line for line in lacking if not line.startswith("torch")]
     if packages:
         _install(packages, requester)
     still = missing(path)
@@ -87,16 +127,22 @@ def _install_torch() -> None:
     except ImportError:
         _offer_extension()
         return
+    reason = ""
     try:
         with _torch_barred():
             PyTorchUtils.PyTorchUtilsLogic().installTorch(askConfirmation=True, torchVersionRequirement=TORCH)
     except Exception as error:
         # With torch barred, the extension cannot import what it has installed, and says so.
-        if installed("torch") is None:
-            msg = _("PyTorch could not be installed: {error}").format(error=error)
-            raise RequirementsMissing(msg) from None
-    if installed("torch") is None:
-        raise RequirementsMissing(_("PyTorch is needed to train and to segment, and was not installed."))
+        reason = str(error)
+    if satisfied("torch" + TORCH):
+        return
+    version = installed("torch")
+    if version is not None:
+        msg = _("PyTorch {version} is installed, but {wanted} is needed; remove it in the module 'PyTorch', try again.")
+        raise RequirementsMissing(msg.format(version=version, wanted=TORCH))
+    if reason:
+        raise RequirementsMissing(_("PyTorch could not be installed: {error}").format(error=reason))
+    raise RequirementsMissing(_("PyTorch is needed to train and to segment, and was not installed."))
 
 
 @contextlib.contextmanager
@@ -140,4 +186,4 @@ def _install_the_old_way(packages: list[str]) -> None:
     question = _("These Python packages will be installed: {names}. Continue?").format(names=", ".join(packages))
     if not slicer.util.confirmOkCancelDisplay(question):
         raise RequirementsMissing(_("The Python packages were not installed: ") + ", ".join(packages))
-    slicer.util.pip_install("--no-deps --only-binary=:all: " + " ".join(packages))
+    slicer.util.pip_install(["--no-deps", "--only-binary=:all:", *packages])

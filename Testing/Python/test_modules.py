@@ -925,7 +925,7 @@ def test_requirements_ask_before_they_install(window: Window, monkeypatch: pytes
     from SSLPanels import requirements
 
     path = ROOT / "SSLPretrain" / "Resources" / "requirements.txt"
-    monkeypatch.setattr(requirements, "installed", lambda name: None if name == "msgspec" else "1")
+    monkeypatch.setattr(requirements, "installed", lambda name: None if name == "msgspec" else "99")
     window.application.installed.clear()
     requirements.ensure(path, "a test")
     assert window.application.installed == [["msgspec>=0.18"]]
@@ -937,7 +937,7 @@ def test_requirements_ask_before_they_install(window: Window, monkeypatch: pytes
         requirements.ensure(path, "a test")
     assert not window.application.installed
     requirements.ensure(path, "a test")
-    assert window.application.installed == ["--no-deps --only-binary=:all: msgspec>=0.18"]
+    assert window.application.installed == [["--no-deps", "--only-binary=:all:", "msgspec>=0.18"]]
 
 
 def test_torch_stays_out_of_the_application(window: Window, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -959,7 +959,7 @@ def test_torch_stays_out_of_the_application(window: Window, monkeypatch: pytest.
     utils.PyTorchUtilsLogic = PyTorchUtilsLogic  # type: ignore[attr-defined]
     kept = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "torch"}
     monkeypatch.setitem(sys.modules, "PyTorchUtils", utils)
-    monkeypatch.setattr(requirements, "installed", lambda name: present.get(name, "1"))
+    monkeypatch.setattr(requirements, "installed", lambda name: present.get(name, "99"))
     try:
         requirements.ensure(ROOT / "SSLPretrain" / "Resources" / "requirements.txt", "a test")
         assert seen == [True]
@@ -972,7 +972,7 @@ def test_missing_pytorch_extension_is_offered(window: Window, monkeypatch: pytes
     from SSLPanels import requirements
 
     monkeypatch.setitem(sys.modules, "PyTorchUtils", None)
-    monkeypatch.setattr(requirements, "installed", lambda name: None if name == "torch" else "1")
+    monkeypatch.setattr(requirements, "installed", lambda name: None if name == "torch" else "99")
     with pytest.raises(requirements.RequirementsMissing, match="Extensions Manager"):
         requirements.ensure(ROOT / "SSLPretrain" / "Resources" / "requirements.txt", "a test")
     assert "PyTorch" in window.application.extensions.asked
