@@ -21,7 +21,7 @@ from .choices import Network
 from .choices import Preset
 from .follower import Followers
 from .follower import JobFollower
-from .follower import wait
+from .follower import wait_for_result
 from .workers import Workers
 
 #: What a preset sets, beside the organ. On hearts, crossings alone measured best for few labels.
@@ -182,6 +182,7 @@ class SSLPretrainLogic(ScriptedLoadableModuleLogic):
         Raises:
             ValueError: There is no such network, or it cannot learn these pretexts.
             JobError: The job cannot be created or started.
+            RuntimeError: Waited for, and the job failed or was stopped; the message says why.
         """
         reason = Network(network).why_not(pretexts)
         if reason:
@@ -196,7 +197,7 @@ class SSLPretrainLogic(ScriptedLoadableModuleLogic):
         folder = self.workers.run("pretrain", document, out)
         self.follow(folder, onUpdate, onFinished)
         if waitForCompletion:
-            wait(folder)
+            wait_for_result(folder)
         return folder
 
     def inspect(self, cohort: str | Path, labelsSuffix: str = "_seg") -> Path:

@@ -171,6 +171,28 @@ def test_images_are_not_kept_in_jobs(console: dict[str, Any], window: Window) ->
     assert not list((window.home / "jobs").rglob("*.npy"))
 
 
+@pytest.mark.parametrize("state", [jobs.FINISHED, jobs.FAILED, jobs.CANCELLED])
+def test_waiting_for_a_training_hears_of_its_failure(
+    window: Window, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    """A script that goes on with the model of a pretraining or fine-tuning must not do so without one."""
+    made = iter([tmp_path / "first", tmp_path / "second"])
+
+    def run(kind: str, settings: Mapping[str, Any], *rest: Any) -> Path:
+        folder = jobs.create(next(made), kind, settings)
+        jobs.Reporter(folder).event(state, message="That is how it ended.")
+        return folder
+
+    pretraining, logic = window.pretrain.logic, window.segmentation.logic
+    for start, workers in ((pretraining.start, pretraining.workers), (logic.finetune, logic.workers)):
+        monkeypatch.setattr(workers, "run", run)
+        if state == jobs.FINISHED:
+            assert jobs.status(start(tmp_path, waitForCompletion=True)).state == state
+        else:
+            with pytest.raises(RuntimeError, match="how it ended"):
+                start(tmp_path, waitForCompletion=True)
+
+
 def predicted_nodes() -> list[Any]:
     import slicer
 
