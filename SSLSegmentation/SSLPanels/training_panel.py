@@ -9,6 +9,7 @@ import ctk
 import slicer
 from slicer.i18n import tr as _
 
+from . import tables
 from . import wording
 from .devices import DeviceRow
 from .section import Section
@@ -47,7 +48,7 @@ class TrainingPanel(Section):
         if not self.owner.task.busy:
             self.ui.forecastButton.enabled = not reason
         hint = _("Starts the training in a process of its own. It goes on when this window is closed.")
-        self.ui.startButton.toolTip = reason or hint
+        self.ui.startButton.toolTip = tables.tip(reason) or hint
         self.ui.reasonLabel.text = reason
         self.ui.reasonLabel.setVisible(bool(reason))
 
