@@ -19,7 +19,6 @@ from SSLEngine import jobs  # noqa: E402
 from SSLPanels.cohort_panel import CohortPanel  # noqa: E402
 from SSLPanels.jobs_panel import JobsPanel  # noqa: E402
 from SSLPanels.module_widget import ModuleWidget  # noqa: E402
-from SSLPanels.module_widget import OnJobFinished  # noqa: E402
 from SSLPanels.pretrain_logic import SSLPretrainLogic  # noqa: E402
 from SSLPanels.pretrain_self_test import SSLPretrainTest  # noqa: E402
 from SSLPanels.short_task import ShortTask  # noqa: E402
@@ -62,12 +61,6 @@ class SSLPretrainWidget(ModuleWidget):
         """The application closes or the module is reloaded: following ends, jobs go on."""
         self.task.release()
         super().cleanup()
-
-    def follow(self, folder: Path, onFinished: OnJobFinished | None = None) -> None:
-        """Shows a job's progress, whoever started it; the scene keeps which one it was."""
-        super().follow(folder, onFinished)
-        if self.parameters is not None:
-            self.parameters.job = str(folder)
 
     def onJobFinished(self, folder: Path, status: jobs.Status) -> None:
         """The list of all jobs knows it at once; of a few-label study, the curves are shown."""

@@ -56,7 +56,6 @@ class SSLPretrainParameterNode:
     counts: str = "1, 2, 5"
     draws: Annotated[int, WithinRange(1, 50)] = 3
     extra: str = ""
-    job: str = ""
 
 
 class SSLPretrainLogic(ScriptedLoadableModuleLogic):

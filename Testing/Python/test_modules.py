@@ -7,6 +7,7 @@ show is left to the self-tests that the modules carry for the real application.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -359,6 +360,18 @@ def test_lists_are_in_words(window: Window) -> None:
                 assert getattr(node, parameter) is member
                 setattr(node, parameter, before)
                 assert box.currentText == before.label()
+
+
+def test_every_parameter_is_used(window: Window) -> None:
+    """A field of a scene's parameters is tied to a widget, or the code reads it."""
+    sources = [*ROOT.glob("SSL*/SSL*.py"), *ROOT.glob("SSLSegmentation/SSLPanels/*.py")]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in sources)
+    for name, panel in zip(MODULES, (window.pretrain, window.segmentation), strict=True):
+        ui = (ROOT / name / "Resources" / "UI" / f"{name}.ui").read_text(encoding="utf-8")
+        for field in panel.logic.getParameterNode().allParameters:
+            tied = f'<string notr="true">{field}</string>' in ui
+            read = re.search(rf"(node|parameters|getParameterNode\(\))\.{field}\b(?!\s*=[^=])", code)
+            assert tied or read, f"{name}: '{field}' is written and never read"
 
 
 def test_forecasts_time_and_memory(window: Window) -> None:
