@@ -46,14 +46,6 @@ class Chart:
             table.Modified()
             self.table.Modified()
 
-    def clear(self) -> None:
-        """Takes all points out."""
-        table = self.table.GetTable()
-        for k in range(table.GetNumberOfColumns()):
-            table.GetColumn(k).SetNumberOfTuples(0)
-        table.Modified()
-        self.table.Modified()
-
 
 def add_chart(scene: Any, title: str, x: str, curves: Sequence[str], y: str, token: str = undo.DEFAULT_TOKEN) -> Chart:
     """Adds an empty chart.

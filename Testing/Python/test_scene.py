@@ -727,8 +727,6 @@ def test_charts_grow(scene: Any) -> None:
     assert np.isnan(loss[2])
     assert chart.chart.GetNumberOfPlotSeriesNodes() == 2
     assert chart.series[1].GetYColumnName() == "score"
-    chart.clear()
-    assert chart.table.GetTable().GetNumberOfRows() == 0
 
 
 def test_predicted_planes_lie_where_they_were_predicted(scene: Any) -> None:
