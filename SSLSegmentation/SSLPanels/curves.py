@@ -14,15 +14,32 @@ from SSLScene import charts
 from SSLScene import undo
 
 
-def show(widget: Any, chart: Any, token: str) -> None:
-    """Shows a chart node in a ``qMRMLPlotWidget``; the application's layout stays as it is."""
-    view = widget.mrmlPlotViewNode()
-    if view is None or slicer.mrmlScene.GetNodeByID(view.GetID()) is None:
-        with undo.owned(slicer.mrmlScene, token):
-            view = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotViewNode", f"{token} plot")
-            view.SetHideFromEditors(True)
+def show(widget: Any, chart: Any) -> None:
+    """Shows a chart node in a ``qMRMLPlotWidget``; the application's layout stays as it is.
+
+    The chart belongs to whoever has made it. The widget has one view node of its own, whatever it shows: no list names
+    it and no scene keeps it, and :func:`release` takes it away.
+    """
+    view = _view(widget)
+    if view is None:
+        view = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotViewNode", f"{widget.objectName} view")
+        view.SetHideFromEditors(True)
+        view.SetSaveWithScene(False)
         widget.setMRMLPlotViewNode(view)
     view.SetPlotChartNodeID(chart.GetID())
+
+
+def release(widget: Any) -> None:
+    """Takes the widget's view node out of the scene: the widget goes."""
+    view = _view(widget)
+    if view is not None:
+        slicer.mrmlScene.RemoveNode(view)
+
+
+def _view(widget: Any) -> Any:
+    """The widget's view node; None where it has none or the scene was emptied, whatever has the same ID since."""
+    view = widget.mrmlPlotViewNode()
+    return view if view is not None and slicer.mrmlScene.GetNodeByID(view.GetID()) is view else None
 
 
 class RunCurves:
@@ -50,6 +67,11 @@ class RunCurves:
         undo.remove_all(slicer.mrmlScene, self._token)
         self._loss = self._scores = None
 
+    def release(self) -> None:
+        """Takes the curves away for good: the panel goes."""
+        self.clear()
+        release(self._widget)
+
     def add(self, events: Sequence[Mapping[str, Any]]) -> None:
         """Adds what new events say; scores that are no share (mm, degrees) are left to the log."""
         step = _("step")
@@ -71,7 +93,7 @@ class RunCurves:
         if self._loss is None:
             add = charts.add_chart
             self._loss = add(slicer.mrmlScene, self._title, _("step"), [_("loss")], _("loss, scores"), self._token)
-            show(self._widget, self._loss.chart, self._token)
+            show(self._widget, self._loss.chart)
             self._hide()
         return self._loss
 
@@ -93,8 +115,8 @@ def _is_share(name: str, value: Any) -> bool:
 
 def show_few_labels(
     widget: Any, curves: Mapping[str, Mapping[int, float]], score: str, token: str = "SSLSegmentation.FewLabels"
-) -> Any:
-    """Shows the mean score over the number of labelled exams, one curve a way of training.
+) -> None:
+    """Shows the mean score over the number of labelled exams, one curve a way of training, in place of the last one.
 
     Args:
         widget: A ``qMRMLPlotWidget``.
@@ -107,5 +129,4 @@ def show_few_labels(
     chart = charts.add_chart(slicer.mrmlScene, _("Few-label study"), x, list(curves), score, token)
     counts = sorted({count for curve in curves.values() for count in curve})
     chart.append([{x: count, **{name: c[count] for name, c in curves.items() if count in c}} for count in counts])
-    show(widget, chart.chart, token)
-    return chart.chart
+    show(widget, chart.chart)

@@ -10,8 +10,8 @@ from slicer.i18n import tr as _
 
 from SSLEngine import jobs
 
+from . import curves
 from . import tables
-from .curves import show_few_labels
 from .job_list import JobList
 from .section import Section
 
@@ -44,6 +44,7 @@ class JobsPanel(Section):
     def release(self) -> None:
         """Nobody will see the list."""
         self.jobList.stop()
+        curves.release(self.ui.studyPlotWidget)
 
     def refresh(self) -> None:
         """Lists all jobs, newest first."""
@@ -91,12 +92,12 @@ class JobsPanel(Section):
         self.ui.studyPlotWidget.setVisible(bool(summary))
         if summary:
             names = {"pretrained": _("pretrained"), "scratch": _("from scratch")}
-            curves = {
+            lines = {
                 name: {entry["count"]: entry[arm] for entry in summary if entry.get(arm) is not None}
                 for arm, name in names.items()
             }
             score = _("AUC") if document.get("target") == "classification" else _("mean Dice")
-            show_few_labels(self.ui.studyPlotWidget, curves, score)
+            curves.show_few_labels(self.ui.studyPlotWidget, lines, score)
 
 
 def numbers(text: str) -> list[int]:

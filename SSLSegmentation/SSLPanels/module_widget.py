@@ -89,7 +89,7 @@ class ModuleWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def cleanup(self) -> None:
         """The application closes or the module is reloaded: following ends, jobs go on."""
         self.monitor.clear()
-        self.curves.clear()
+        self.curves.release()
         for panel in self.panels:
             panel.release()
         self.logic.release()

@@ -15,9 +15,9 @@ from slicer.i18n import tr as _
 
 from SSLEngine import jobs
 
+from . import curves
 from . import wording
 from .choices import Scope
-from .curves import show
 from .section import ExamSection
 from .stepper import Stepper
 
@@ -52,6 +52,7 @@ class SegmentPanel(ExamSection):
     def release(self) -> None:
         """What has come of a result goes again."""
         self._stepper.cancel()
+        curves.release(self.ui.volumePlotWidget)
 
     def setExam(self, exam: SceneExam | None) -> None:
         """Another exam: its first view is proposed, unless one of it is chosen already."""
@@ -154,7 +155,7 @@ class SegmentPanel(ExamSection):
         chart = found.chart if found is not None else None
         self.ui.volumePlotWidget.setVisible(chart is not None)
         if chart is not None:
-            show(self.ui.volumePlotWidget, chart, self.exam.token)
+            curves.show(self.ui.volumePlotWidget, chart)
         browser = next((v.browser for v in self.exam.views if v.browser is not None), None) if self.exam else None
         self.ui.seekWidget.setVisible(browser is not None)
         self.ui.seekWidget.setMRMLSequenceBrowserNode(browser)
