@@ -323,7 +323,8 @@ def forecast(kind: str, settings: Mapping[str, Any], outer: Reporter) -> dict[st
     from .settings import Pretrain
     from .starting import completed
 
-    with tempfile.TemporaryDirectory(prefix="forecast-") as folder:
+    # In the job's folder: what a killed worker leaves of it goes when that goes.
+    with tempfile.TemporaryDirectory(prefix="forecast-", dir=outer.folder) as folder:
         reporter = _FirstSteps(Path(folder), outer)
         wanted = completed(settings, Pretrain) if kind == "pretrain" else completed(settings, Finetune)
         tried = replace(wanted, schedule=replace(wanted.schedule, validate_every=FORECAST_STEPS))

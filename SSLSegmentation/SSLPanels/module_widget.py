@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -19,6 +20,9 @@ from SSLEngine import jobs
 
 from .curves import RunCurves
 from .monitor import JobMonitor
+from .stepper import Stepper
+from .sweeping import sweeping
+from .workers import jobs_folder
 
 if TYPE_CHECKING:
     from .section import Section
@@ -65,12 +69,14 @@ class ModuleWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.lossPlotWidget.setVisible(False)
 
     def connectPanel(self, panels: Sequence[Section]) -> None:
-        """Ties the sections of the panel to the scene."""
+        """Ties the sections of the panel to the scene, and takes away what short jobs of former days have left."""
         self.panels = panels
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
         self.initializeParameterNode()
+        self._sweeper = Stepper()
+        self._sweeper.run(sweeping(jobs_folder()), lambda done: None, lambda error: logging.warning(str(error)))
 
     # The life of the panel --------------------------------------------------------------------
 
@@ -88,6 +94,7 @@ class ModuleWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def cleanup(self) -> None:
         """The application closes or the module is reloaded: following ends, jobs go on."""
+        self._sweeper.cancel()
         self.monitor.clear()
         self.curves.release()
         for panel in self.panels:

@@ -200,7 +200,10 @@ class SSLPretrainLogic(ScriptedLoadableModuleLogic):
         return folder
 
     def inspect(self, cohort: str | Path, labelsSuffix: str = "_seg") -> Path:
-        """Looks at all exams of a folder in a job; its ``inspect.json`` is what ``sslengine inspect --json`` says."""
+        """Looks at all exams of a folder in a job; its ``inspect.json`` is what ``sslengine inspect --json`` says.
+
+        The job's folder is taken away a day later; see :mod:`SSLPanels.sweeping`.
+        """
         return self.workers.run("inspect", {"path": str(Path(cohort).resolve()), "labels_suffix": labelsSuffix})
 
     def probe(self, settings: dict[str, Any] | None = None) -> Path:

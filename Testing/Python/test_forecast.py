@@ -46,3 +46,17 @@ def test_a_forecast_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     outer.request_stop()
     with pytest.raises(jobs.Cancelled):
         tasks.forecast("pretrain", {"data": {"path": "x"}, "device": "cpu"}, outer)
+
+
+def test_what_a_forecast_leaves_lies_in_its_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A killed worker cannot tidy up: what it leaves is taken away with the job's folder."""
+    places = []
+
+    def look(settings: Any, reporter: Reporter) -> None:
+        assert reporter.folder is not None
+        places.append(reporter.folder.parent)
+
+    monkeypatch.setattr(pretraining, "pretrain", look)
+    tasks.forecast("pretrain", {"data": {"path": "x"}, "device": "cpu"}, Reporter(tmp_path))
+    assert places == [tmp_path]
+    assert not list(tmp_path.iterdir())
