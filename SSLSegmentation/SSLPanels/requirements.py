@@ -11,10 +11,16 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import slicer
 from slicer.i18n import tr as _
+
+# Here, and not where it is used: the click that starts a job must not wait for it.
+try:
+    from packaging.requirements import Requirement
+except ImportError:
+    # Where Slicer does not bring it by itself, pip does.
+    from pip._vendor.packaging.requirements import Requirement
 
 #: Slicer brings these; whatever pip thinks of their versions, they stay as they are.
 SHIPPED = ["numpy", "scipy", "SimpleITK", "pydicom", "requests", "torch", "torchvision"]
@@ -65,7 +71,7 @@ def satisfied(line: str, extra: str = "") -> bool:
     Raises:
         ValueError: It is no requirement.
     """
-    requirement = _parsed(line)
+    requirement = Requirement(line)
     if requirement.marker is not None and not requirement.marker.evaluate({"extra": extra}):
         return True
     version = installed(requirement.name)
@@ -81,15 +87,6 @@ def satisfied(line: str, extra: str = "") -> bool:
     # What it needs in any case came with it.
     optional = [need for need in needs if re.search(r"\bextra\b", need.partition(";")[2])]
     return all(satisfied(need, name) for name in requirement.extras for need in optional)
-
-
-def _parsed(line: str) -> Any:
-    try:
-        from packaging.requirements import Requirement
-    except ImportError:
-        # Where Slicer does not bring it by itself, pip does.
-        from pip._vendor.packaging.requirements import Requirement
-    return Requirement(line)
 
 
 def missing(path: Path) -> list[str]:
