@@ -148,8 +148,8 @@ class MaskRcnn(Strict, frozen=True):
         class_weight: Weight of the class loss.
         mask_weight: Weight of the mask loss.
         restoration_weight: Weight of the restoration loss.
-        pixel_weight: Weight of the loss of every pixel's class, by which a pretext's regions are named; 0 leaves that
-            branch out, and regions are named by their boxes [ours].
+        pixel_weight: Weight of the losses of every pixel's class, by which a pretext's regions are named, and of every
+            region's; 0 leaves that branch out, and regions are named by their boxes [ours].
         proposals: Regions that the first stage passes on for each image.
         sampled: Regions of an image that the second stage learns from in a step.
         score_threshold: Detections below are dropped.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from copy import deepcopy
 from typing import Any
 
@@ -28,6 +29,7 @@ from SSLEngine.networks.mask_head import paste
 from SSLEngine.networks.mask_rcnn import MaskRCNN
 from SSLEngine.networks.naming import pixel_loss
 from SSLEngine.networks.naming import region_classes
+from SSLEngine.networks.naming import region_loss
 
 SMALL = MaskRcnn(channels=32, anchors_mm=(10.0, 16.0, 24.0, 40.0, 60.0), proposals=60, sampled=32)
 
@@ -440,3 +442,23 @@ def test_it_finds_names_outlines_and_restores_what_it_has_seen(backbone: Any) ->
         assert error < 0.4 * (image - target["clean"]).abs()[inside].mean()
         assert torch.equal(one["restored"][~inside].isfinite(), torch.ones_like(image[~inside], dtype=torch.bool))
     assert features.shape == (2, network.feature_channels)
+
+
+def test_a_small_region_counts_as_much_as_a_large_one() -> None:
+    def loss(small: float, large: float) -> float:
+        """Of a region of 4 and one of 40 pixels, with so much more for the right class than for the other."""
+        logits = torch.zeros(1, 3, 8, 8)
+        logits[0, 1, :2, :2], logits[0, 2, 3:] = small, large
+        masks = torch.zeros(2, 8, 8)
+        masks[0, :2, :2], masks[1, 3:] = 1, 1
+        return float(region_loss(logits, [{"masks": masks, "labels": torch.tensor([1, 2])}]))
+
+    def surprise(lead: float) -> float:
+        return math.log1p(math.exp(-lead))
+
+    assert loss(0.0, 0.0) == pytest.approx(math.log(2))
+    assert loss(-3.0, 2.0) == pytest.approx(loss(2.0, -3.0))
+    assert loss(-3.0, 2.0) == pytest.approx((surprise(-3.0) + surprise(2.0)) / 2)
+    # An image without regions teaches nothing here, and does not make the loss NaN.
+    nothing = {"masks": torch.zeros(0, 8, 8), "labels": torch.zeros(0, dtype=torch.long)}
+    assert float(region_loss(torch.zeros(1, 3, 8, 8), [nothing])) == 0

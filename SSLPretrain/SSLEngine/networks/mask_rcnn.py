@@ -35,6 +35,7 @@ from .naming import DecodedNamer
 from .naming import PixelNamer
 from .naming import pixel_loss
 from .naming import region_classes
+from .naming import region_loss
 from .torchvision_ops import load_torchvision
 from .torchvision_ops import nms
 from .unet import UNet
@@ -222,7 +223,8 @@ class MaskRCNN(FeatureNetwork):
             wanted = torch.stack([target["masks"].bool().any(0, keepdim=True) for target in targets])
             restoration = restoration + masked_l1(self.restoration["image"](images, pyramid), clean, wanted)
         if self.naming is not None:
-            pixels = pixel_loss(self.naming(maps.fine, maps.stem, pyramid), targets)
+            named = self.naming(maps.fine, maps.stem, pyramid)
+            pixels = pixel_loss(named, targets) + region_loss(named, targets)
         return {
             "objectness": first["loss_objectness"],
             "rpn_box": first["loss_rpn_box_reg"],

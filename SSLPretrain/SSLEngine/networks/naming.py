@@ -91,6 +91,17 @@ def pixel_loss(logits: torch.Tensor, targets: Sequence[Mapping[str, torch.Tensor
     return functional.cross_entropy(logits, classes, weights)
 
 
+def region_loss(logits: torch.Tensor, targets: Sequence[Mapping[str, torch.Tensor]]) -> torch.Tensor:
+    """Cross-entropy of the classes that :func:`region_classes` gives the true regions, small ones as much as large.
+
+    The mean over all regions of the batch, 0 where there are none. Arguments as in :func:`pixel_loss`.
+    """
+    named = torch.cat([region_classes(own, target["masks"]) for own, target in zip(logits, targets, strict=True)])
+    labels = torch.cat([target["labels"] for target in targets])
+    # Without regions, a mean would be NaN.
+    return functional.cross_entropy(named, labels - 1, reduction="sum") / max(1, len(labels))
+
+
 def region_classes(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     """Log probability of each class for regions of one image: the mean over a region's pixels, ``(n, classes)``.
 
