@@ -342,18 +342,38 @@ def test_the_regions_of_an_nnunet_dataset_are_told(tmp_path: Path) -> None:
     assert ["whole heart" in i.what for i in cohort.irregularities] == [True]
 
 
-def test_a_label_with_two_names_is_said_once(tmp_path: Path) -> None:
-    names = {"first": "LV cavity", "second": "Femur", "third": "Femur"}
-    for exam, name in names.items():
-        for view in ("a", "b"):
-            write(random_pixels(), tmp_path / exam / f"{view}.nii.gz")
-            write((random_pixels() % 2).astype(np.uint8), tmp_path / exam / f"{view}_seg.nii.gz")
-        (tmp_path / exam / "study.json").write_text(json.dumps({"labels": {"1": name}}))
+def numbered(folder: Path, names: dict[int, str], values: Any) -> None:
+    """An exam whose two views are labelled with these values."""
+    for view in ("a", "b"):
+        write(random_pixels(), folder / f"{view}.nii.gz")
+        write(values.astype(np.uint8), folder / f"{view}_seg.nii.gz")
+    (folder / "study.json").write_text(json.dumps({"labels": names}))
+
+
+def test_labels_are_told_apart_by_their_names(tmp_path: Path) -> None:
+    values = random_pixels() % 3
+    exams: dict[str, dict[int, str]] = {
+        "first": {1: "LV cavity", 2: "RV cavity"},
+        "second": {1: "rv", 2: "left ventricle"},
+        "third": {1: "Femur", 2: "Tibia"},
+        "unnamed": {},
+    }
+    for exam, names in exams.items():
+        numbered(tmp_path / exam, names, values)
     cohort = read_cohort(tmp_path)
-    assert cohort.label_names == {1: "LV cavity"}
-    told = [i for i in cohort.irregularities if "is called" in i.what]
-    assert [i.what for i in told] == ["label 1 is called Femur here and LV cavity elsewhere"]
-    assert "second" in told[0].where
+    assert cohort.label_names == {1: "LV cavity", 2: "RV cavity", 3: "Femur", 4: "Tibia"}
+    wanted = {"first": [0, 1, 2], "second": [0, 2, 1], "third": [0, 3, 4], "unnamed": [0, 1, 2]}
+    for study in cohort.studies:
+        for view in study.views:
+            found = view.labels()
+            assert found is not None
+            np.testing.assert_array_equal(found, np.array(wanted[study.name])[values])
+    second = cohort.studies[1].views[0]
+    assert second.label_names == {2: "rv", 1: "left ventricle"}
+    # Said once for each exam that numbers otherwise, not for each of its views.
+    told = [i for i in cohort.irregularities if "numbered otherwise" in i.what]
+    assert [Path(i.where).parent.name for i in told] == ["second", "third"]
+    assert "(rv 1 instead of 2, left ventricle 2 instead of 1)" in told[0].what
 
 
 def _studies(subjects: list[str]) -> list[Study]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from ..structures import structure
 from .dicom import FramePolicy
 from .dicom import find_dicom
 from .dicom import group_exams
 from .groups import GROUPS_FILE
 from .groups import assign_groups
+from .labels import MAX_VALUE
+from .labels import Labels
 from .reading import OVERRIDES_FILE
 from .reading import Progress
 from .reading import files_by_subject
@@ -199,18 +203,48 @@ def _finished(cohort: Cohort) -> Cohort:
             study.subject = study.name
     for study in cohort.studies:
         for view in study.views:
-            _merge_names(cohort, view)
+            _number_labels(cohort, view)
     return cohort
 
 
-def _merge_names(cohort: Cohort, view: View) -> None:
+def _number_labels(cohort: Cohort, view: View) -> None:
+    """Gives a structure the number that it has in the cohort so far, since every file may number them its own way.
+
+    What a file leaves without a name keeps its number.
+    """
+    numbers: dict[int, int] = {}
     for value, name in view.label_names.items():
-        known = cohort.label_names.setdefault(value, name)
-        if known != name:
-            what = f"label {value} is called {name} here and {known} elsewhere"
-            # Said once, not for every view of a cohort of two organs.
-            if all(told.what != what for told in cohort.irregularities):
-                cohort.irregularities.append(Irregularity(str(view.source), what, f"{known} is believed everywhere"))
+        same = [v for v, known in cohort.label_names.items() if structure(known).name == structure(name).name]
+        if rest := [v for v in same if v not in numbers.values()]:
+            numbers[value] = rest[0]
+        elif value not in cohort.label_names:
+            numbers[value] = value
+        else:
+            numbers[value] = next(
+                n for n in itertools.count(1) if n not in cohort.label_names and n not in view.label_names
+            )
+        cohort.label_names.setdefault(numbers[value], name)
+    moved = [f"{view.label_names[v]} {v} instead of {number}" for v, number in numbers.items() if v != number]
+    if not moved:
+        return
+    what = f"labels are numbered otherwise than in other exams ({', '.join(moved)})"
+    # Said once, not for every view of a cohort of two organs.
+    if all(told.what != what for told in cohort.irregularities):
+        cohort.irregularities.append(Irregularity(str(view.source), what, "they are told apart by their names"))
+    view.label_names = {numbers[value]: name for value, name in view.label_names.items()}
+    if view.read_labels is not None:
+        view.read_labels = _renumbered(view.read_labels, numbers)
+
+
+def _renumbered(read: Callable[[int], Labels | None], numbers: Mapping[int, int]) -> Callable[[int], Labels | None]:
+    table = np.arange(MAX_VALUE + 1, dtype=np.int16)
+    table[list(numbers)] = list(numbers.values())
+
+    def labels(phase: int) -> Labels | None:
+        found = read(phase)
+        return None if found is None else table[found]
+
+    return labels
 
 
 # ---------------------------------------------------------------------------------------------
