@@ -24,50 +24,62 @@ from .studies.study import StudyError
 MAX_OFF = 0.1
 
 
-def write_dicom_seg(source: Path, segmentation: Path, out: Path) -> Path:
+def write_dicom_seg(source: Path, segmentation: Path, out: Path, series: str = "", phase: int = 0) -> Path:
     """Writes a segmentation as DICOM SEG.
 
     Args:
         source: Folder of the exam's DICOM files.
         segmentation: A ``.seg.nrrd`` on the grid of one of its series.
         out: The DICOM file to write.
+        series: SeriesInstanceUID of the images that it was drawn on; where empty or absent, the series with most of
+            the slices.
+        phase: Which phase of a cine it was drawn on, from 0.
 
     Returns:
         ``out``.
 
     Raises:
-        StudyError: The folder holds no single-frame images on the segmentation's slices, or nothing is segmented.
+        StudyError: The folder holds no series of single-frame images on all slices that are drawn on, or nothing is
+            segmented.
     """
     labels = read_label_file(segmentation)
-    images = _images_under(labels, source)
+    images = _images_under(labels, source, series, phase)
     if not images:
         msg = f"{source} holds no single-frame DICOM images on the slices of {segmentation.name}; choose its exam."
         raise StudyError(msg)
-    reader = labels.reader([_plane(image) for image in images])
-    values = reader(0)
-    present = [v for v in labels.names if values is not None and (values == v).any()]
-    if values is None or not present:
+    drawn = {k for k, values in enumerate(labels.on(labels.header.planes(), 0)) if values.any()}
+    if not drawn & set(images):
         msg = f"{segmentation.name} holds no segment on the slices of {source}; there is nothing to export."
         raise StudyError(msg)
+    if missing := drawn - set(images):
+        msg = (
+            f"{len(missing)} of the {len(drawn)} slices of {segmentation.name} that are drawn on are not in one series "
+            f"of {source}, and a DICOM SEG can refer to one alone; save it as .seg.nrrd instead."
+        )
+        raise StudyError(msg)
+    values = labels.on([_plane(image) for image in images.values()], 0)
+    present = [v for v in labels.names if (values == v).any()]
     numbered = np.zeros(values.shape, np.uint8)
     for number, value in enumerate(present, start=1):
         numbered[values == value] = number
-    document = _document(images, numbered, {n: labels.names[v] for n, v in enumerate(present, start=1)})
-    document.save_as(str(out))
+    names = {n: labels.names[v] for n, v in enumerate(present, start=1)}
+    _document(list(images.values()), numbered, names).save_as(str(out))
     return out
 
 
-def _images_under(labels: LabelFile, source: Path) -> list[Any]:
-    """One image a slice of the labels, in slice order: of a cine the first phase."""
-    found: dict[int, Any] = {}
+def _images_under(labels: LabelFile, source: Path, series: str, phase: int) -> dict[int, Any]:
+    """One image of one series for each slice of the labels that it has, in slice order: of a cine the phase's."""
+    found: dict[str, dict[int, list[Any]]] = {}
     for path in list_files(source):
         image = _image(path)
-        if image is None or (place := _slice_of(labels, image)) is None:
-            continue
-        known = found.get(place)
-        if known is None or int(image.get("InstanceNumber") or 0) < int(known.get("InstanceNumber") or 0):
-            found[place] = image
-    return [found[place] for place in sorted(found)]
+        if image is not None and (place := _slice_of(labels, image)) is not None:
+            found.setdefault(str(image.get("SeriesInstanceUID")), {}).setdefault(place, []).append(image)
+    slices = found.get(series) or max(found.values(), key=len, default={})
+    return {place: sorted(slices[place], key=_time)[min(phase, len(slices[place]) - 1)] for place in sorted(slices)}
+
+
+def _time(image: Any) -> tuple[float, int]:
+    return float(image.get("TriggerTime") or 0), int(image.get("InstanceNumber") or 0)
 
 
 def _image(path: Path) -> Any | None:
