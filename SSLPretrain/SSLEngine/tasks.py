@@ -192,6 +192,7 @@ def anomalies(
 
     document = find(Path(model), Path(input), Path(out), device, labels_suffix, _tell(reporter))
     jobs.write_json(_folder(reporter) / RESULT_FILE, document)
+    _forget(reporter, Path(input))
     return f"Looked for anomalies on {len(document['views'])} views of {input}"
 
 
@@ -229,11 +230,11 @@ def targets(reporter: Reporter, study: str, pretrain: Mapping[str, Any]) -> str:
     return f"Drew what {len(pretexts)} pretexts look for on {exam.name}"
 
 
-def export(reporter: Reporter, source: str, segmentation: str, out: str) -> str:
+def export(reporter: Reporter, source: str, segmentation: str, out: str, series: str = "", phase: int = 0) -> str:
     """Writes a segmentation as DICOM SEG."""
     from .dicom_seg import write_dicom_seg
 
-    return f"Wrote {write_dicom_seg(Path(source), Path(segmentation), Path(out))}"
+    return f"Wrote {write_dicom_seg(Path(source), Path(segmentation), Path(out), series, phase)}"
 
 
 def probe(

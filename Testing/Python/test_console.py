@@ -299,7 +299,9 @@ def test_clicks_to_anomalies(window: Window, exams: Path, tmp_path: Path) -> Non
     assert panel.ui.anomaliesButton.enabled
     panel.ui.anomaliesButton.click()
     assert not panel.ui.anomaliesButton.enabled, "one job at a time"
+    folder = panel.monitor.folder
     window.spin(lambda: not panel.busy)
+    assert not (folder / "input").exists(), "the exam's images are not kept"
 
     def maps() -> list[Any]:
         found = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
