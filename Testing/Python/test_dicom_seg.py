@@ -107,7 +107,7 @@ def test_refers_to_the_phase_and_the_series_that_were_drawn_on(exam: Path, tmp_p
     assert times(referred(series="1.2.3", phase=1)) == {view.trigger_times[1]}
     # A slice that the series lacks is not left out in silence.
     segmentation(exam, tmp_path / "a.seg.nrrd", np.ones(view.shape, np.int16))
-    with pytest.raises(StudyError, match="1 of the .* slices of a.seg.nrrd that are drawn on are not in one series"):
+    with pytest.raises(StudyError, match=r"1 of the .* slices of a.seg.nrrd that are drawn on are not in one series"):
         referred(series="1.2.3")
 
 

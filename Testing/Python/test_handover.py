@@ -48,6 +48,7 @@ def exam() -> Study:
     two.attributes = {"SeriesDescription": "größe <b>"}
     two.frame_of_reference = "1.2.3"
     study.irregularities.append(Irregularity("sax", "a slice is shifted", "kept as planes"))
+    study.irregularities.append(Irregularity("2ch", "a label file is damaged", "not labelled", costs_labels=True))
     study.side = "left"
     return study
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def hand_over(study: Study, folder: Path) -> Iterator[tuple[int, int, str]]:
         "organ": study.organ,
         "group": study.group,
         "side": study.side,
-        "irregularities": [[i.where, i.what, i.consequence] for i in study.irregularities],
+        "irregularities": [asdict(i) for i in study.irregularities],
         "views": [_view_out(view, phases) for view, phases in zip(study.views, labelled, strict=True)],
     }
     (folder / HANDOVER_FILE).write_text(json.dumps(document) + "\n", encoding="utf-8")
@@ -99,7 +100,7 @@ def take_over(folder: Path) -> Study:
             name=document["name"],
             path=Path(document["path"]),
             views=[_view_in(folder, number, entry) for number, entry in enumerate(document["views"])],
-            irregularities=[Irregularity(*item) for item in document["irregularities"]],
+            irregularities=[Irregularity(**item) for item in document["irregularities"]],
             subject=document["subject"],
             organ=document["organ"],
             group=document["group"],
