@@ -150,7 +150,8 @@ class Detector:
         """Looks at one phase of one view of a study, at patches that lie as in training."""
         images = standardise(view.pixels(phase), self.grid.clip_percent)
         centre = crop_centre(study, view, self.grid)
-        hosts = [network_plane(plane, self.grid.spacing_mm, self.grid.patch, centre) for plane in view.planes]
+        spacing_mm, side = self.grid.spacing_mm, self.grid.patch
+        hosts = [network_plane(plane, spacing_mm, side, centre, view.role) for plane in view.planes]
         places = [plane_to_plane(plane, host) for plane, host in zip(view.planes, hosts, strict=True)]
         found = Found(np.zeros(images.shape, np.float32), np.zeros(images.shape, np.bool_), np.zeros(len(images)))
         for part in alike(places):

@@ -432,6 +432,27 @@ def flip_matrix(width: int) -> Array:
     return np.array([[-1, 0, width - 1], [0, 1, 0], [0, 0, 1.0]])
 
 
+def turned(plane: Plane, right: npt.ArrayLike, down: npt.ArrayLike) -> Plane:
+    """The same pixels, with rows and columns in the order and directions nearest to ``right`` and ``down``, LPS.
+
+    Files store one image in eight ways; what this gives is the same for all of them, but for the sign of the normal.
+    """
+    across = (plane.x_direction, plane.spacing[0], plane.size[0])
+    along = (plane.y_direction, plane.spacing[1], plane.size[1])
+    wanted = np.asarray(right, dtype=np.float64), np.asarray(down, dtype=np.float64)
+    chosen = max(
+        ((across, along), (along, across)),
+        key=lambda axes: sum(abs(axis[0] @ way) for axis, way in zip(axes, wanted, strict=True)),
+    )
+    origin, directions = plane.origin, []
+    for (direction, spacing, size), way in zip(chosen, wanted, strict=True):
+        directions.append(towards(direction, way))
+        if direction @ way < 0:
+            origin = origin + (size - 1) * spacing * direction
+    (_, dx, columns), (_, dy, rows) = chosen
+    return Plane(origin, directions[0], directions[1], (dx, dy), (columns, rows), plane.thickness)
+
+
 def plane_to_plane(source: Plane, target: Plane) -> Array:
     """Maps pixels of ``source`` to pixels of a coplanar ``target``, homogeneous 3x3."""
     base = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])

@@ -132,7 +132,7 @@ def _cuts(view: View, grid: Grid, side: int, centre: Array | None) -> Iterator[t
     """The squares of a view's slices on the network's grid, with what lies there, ``(1, side, side)``."""
     images = standardise(view.pixels(0), grid.clip_percent)
     for image, acquired in zip(torch.from_numpy(images), view.planes, strict=True):
-        plane = network_plane(acquired, grid.spacing_mm, side, centre)
+        plane = network_plane(acquired, grid.spacing_mm, side, centre, view.role)
         yield plane, resample(image[None], acquired, plane)
 
 

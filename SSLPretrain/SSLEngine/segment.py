@@ -122,19 +122,20 @@ class Segmenter:
         """
         images = standardise(view.pixels(phase), self.grid.clip_percent)
         looked_at = crop_centre(study, view, self.grid)
-        classes = self._look(images, view.planes, looked_at)
+        classes = self._look(images, view, looked_at)
         found = _middle(classes, view.planes) if self.grid.centre == "crossing" else None
         if found is not None:
             before = np.mean([p.centre for p in view.planes], axis=0) if looked_at is None else looked_at
             if _distance_in_plane(found - before, view.planes[0]) > LOOK_AGAIN * self.grid.patch * self.grid.spacing_mm:
-                classes = self._look(images, view.planes, found)
+                classes = self._look(images, view, found)
         if self.largest_component:
             classes = keep_largest(classes, len(self.card.labels))
         return Result(view, phase, self.values[classes], self._volumes(classes, view.planes))
 
-    def _look(self, images: npt.NDArray[np.float32], planes: Sequence[Plane], centre: Array | None) -> ClassMap:
+    def _look(self, images: npt.NDArray[np.float32], view: View, centre: Array | None) -> ClassMap:
         """Class indices of slices ``(slices, rows, columns)`` from patches round a point; background elsewhere."""
-        hosts = [network_plane(plane, self.grid.spacing_mm, self.grid.patch, centre) for plane in planes]
+        planes, spacing_mm, side = view.planes, self.grid.spacing_mm, self.grid.patch
+        hosts = [network_plane(plane, spacing_mm, side, centre, view.role) for plane in planes]
         maps = [plane_to_plane(plane, host) for plane, host in zip(planes, hosts, strict=True)]
         classes = np.zeros(images.shape, np.uint8)
         for part in alike(maps):

@@ -27,6 +27,7 @@ from .geometry import crossing_point
 from .geometry import long_axis
 from .geometry import plane_to_plane
 from .geometry import slice_positions
+from .geometry import turned
 from .pretext.base import Batch
 from .pretext.base import Geometry
 from .pretext.base import Host
@@ -39,11 +40,25 @@ from .settings import LeftOut
 from .settings import Phases
 from .studies.crossings import same_frame
 from .studies.phases import ed_es_phases
+from .studies.study import UNKNOWN
 from .studies.study import Study
 from .studies.study import View
 
 #: Views that training uses, by organ. Others are read and shown, and teach nothing.
 HOST_ROLES = ("sax", "2ch", "3ch", "4ch", "sag", "cor", "ax")
+
+_LEFT, _POSTERIOR, _INFERIOR = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, -1.0)
+#: Where the right and the lower side of an image lie when a network sees it, LPS: as such views are usually shown. The
+#: short axis has the inferior wall below, which lies behind as well; the 4-chamber view has its apex above [ours].
+UPRIGHT = {
+    "sax": (_LEFT, (0.0, 0.7, -0.7)),
+    "4ch": (_LEFT, (0.0, 0.7, 0.7)),
+    "2ch": (_POSTERIOR, _INFERIOR),
+    "3ch": (_POSTERIOR, _INFERIOR),
+    "ax": (_LEFT, _POSTERIOR),
+    "cor": (_LEFT, _INFERIOR),
+    "sag": (_POSTERIOR, _INFERIOR),
+}
 
 #: Stored slices are cut to this many patch sides, so that a shifted patch still sees real surroundings.
 MARGIN = 1.5
@@ -154,11 +169,15 @@ def standardise(pixels: npt.NDArray[np.float32], clip_percent: tuple[float, floa
     return ((clipped - clipped.mean()) / deviation if deviation > 1e-6 else np.zeros_like(clipped)).astype(np.float32)
 
 
-def network_plane(plane: Plane, spacing_mm: float, side: int, centre: Array | None) -> Plane:
+def network_plane(plane: Plane, spacing_mm: float, side: int, centre: Array | None, role: str = UNKNOWN) -> Plane:
     """The square of ``side`` pixels in the slice's plane that is kept, round ``centre`` (LPS) or the image's centre.
 
     The middle of the square is put as near to the wanted centre as the image allows: a square that fits is kept inside.
+    It is turned as :data:`UPRIGHT` says for the role, so that a network sees an image alike however its rows and
+    columns were stored; where the role is unknown it lies as stored.
     """
+    if role in UPRIGHT:
+        plane = turned(plane, *UPRIGHT[role])
     spacing = (spacing_mm, spacing_mm)
     middle = plane.to_pixel(plane.centre if centre is None else centre)
     half = np.array([side * spacing_mm / 2 / s for s in plane.spacing])
@@ -187,7 +206,8 @@ def resample(pixels: torch.Tensor, source: Plane, target: Plane, labels: bool = 
     height, width = pixels.shape[-2:]
     image = pixels[:, None].float()
     if not labels:
-        image = _antialias(image, [t / s for t, s in zip(target.spacing, source.spacing, strict=True)])
+        # A step of the target is so many columns and rows of the source, whose axes it may take in the other order.
+        image = _antialias(image, matrix[:2, :2].abs().sum(1).tolist())
     grid = sampling_grid(matrix[None].to(pixels.device), (target.size[1], target.size[0]), (height, width))
     mode, padding = ("nearest", "zeros") if labels else ("bilinear", "border")
     return functional.grid_sample(
@@ -305,7 +325,7 @@ def study_records(
         near, centre = comparable(study, view), crop_centre(study, view, grid)
         guests = guests_of(near)
         axis = anatomical_axis(guests)
-        hosts = [network_plane(p, grid.spacing_mm, side, centre) for p in view.planes]
+        hosts = [network_plane(p, grid.spacing_mm, side, centre, view.role) for p in view.planes]
         boxes = [acquired_box(p, h) for p, h in zip(view.planes, hosts, strict=True)]
         others = {role: plane for role, plane in guests.items() if role != view.role}
         stacks = {role: planes for role, planes in stacks_of(near).items() if role != view.role}

@@ -33,6 +33,7 @@ from SSLEngine.geometry import slice_places
 from SSLEngine.geometry import slice_positions
 from SSLEngine.geometry import stack_normal
 from SSLEngine.geometry import towards
+from SSLEngine.geometry import turned
 
 QUICK = settings(max_examples=60, deadline=None)
 
@@ -267,6 +268,28 @@ def test_a_line_goes_with_its_pixels_under_any_affine_map(
     pixels = np.array([[0, 0], [31, 7], [12, 55.0]])
     moved = pixels @ matrix[:2, :2].T + matrix[:2, 2]
     assert np.allclose(line.transported(matrix).distance(moved), line.distance(pixels), atol=1e-7)
+
+
+@given(any_plane(), any_plane())
+@QUICK
+def test_turned_pixels_stay_where_they_are_and_lie_as_wanted_however_they_were_stored(plane: Plane, way: Plane) -> None:
+    right, down = way.x_direction, way.y_direction
+    x, y, (dx, dy), (w, h) = plane.x_direction, plane.y_direction, plane.spacing, plane.size
+    far_x, far_y = (w - 1) * dx * x, (h - 1) * dy * y
+    ways = []
+    for from_right in (False, True):
+        for from_below in (False, True):
+            origin = plane.origin + far_x * from_right + far_y * from_below
+            a, b = -x if from_right else x, -y if from_below else y
+            ways += [Plane(origin, a, b, (dx, dy), (w, h)), Plane(origin, b, a, (dy, dx), (h, w))]
+    fits = sorted(p.x_direction @ right + p.y_direction @ down for p in ways)
+    assume(fits[-1] - fits[-2] > 1e-6)
+    wanted = max(ways, key=lambda p: float(p.x_direction @ right + p.y_direction @ down))
+    for stored in ways:
+        found = turned(stored, right, down)
+        assert (found.size, found.spacing) == (wanted.size, wanted.spacing)
+        for name in ("origin", "x_direction", "y_direction"):
+            assert np.allclose(getattr(found, name), getattr(wanted, name), atol=1e-9), name
 
 
 def test_nearly_parallel_planes_have_no_line() -> None:

@@ -44,8 +44,10 @@ from SSLEngine.studies import read_study
 from toy_exams import AXIS
 from toy_exams import INFERIOR
 from toy_exams import LATERAL
+from toy_exams import STORED
 from toy_exams import laid
 from toy_exams import off_centre
+from toy_exams import stored
 from toy_exams import toy_study
 
 CPU = torch.device("cpu")
@@ -127,6 +129,31 @@ def test_labels_lie_on_the_structures_and_on_the_images_own_grid(tmp_path: Path,
     # Pixels of 5 x 6 mm through a grid of 2.5 mm and back: only borders may differ.
     assert overlap(labels, truth, 7, 1) > 0.9
     assert overlap(labels, truth, 3, 2) > 0.75
+
+
+@pytest.mark.parametrize("how", STORED)
+def test_the_same_is_found_however_the_image_was_stored(how: tuple[bool, bool, bool]) -> None:
+    """Of a network that knows left from right and up from down."""
+
+    class Sided(Threshold):
+        def forward(self, images: torch.Tensor, tasks: list[str]) -> dict[str, torch.Tensor]:
+            levels = super().forward(images, tasks)[SEGMENTATION]
+            levels[..., :40, :] -= 30 * (torch.arange(3)[:, None, None] == 1)
+            levels[..., 28:] -= 30 * (torch.arange(3)[:, None, None] == 2)
+            return {SEGMENTATION: levels}
+
+    study = toy_study(3)
+    view = study.views[0]
+    made = Segmenter(Sided(), card(), CPU)  # type: ignore[arg-type]
+    labels = made.segment(study, view, 0).labels
+    assert set(np.unique(labels)) == {0, 3, 7}
+    other = stored(view, *how)
+    again = made.segment(replace(study, views=[other, *study.views[1:]]), other, 0).labels
+    expected = stored(replace(view, read_labels=lambda _: labels), *how).labels()
+    assert expected is not None
+    assert again.shape == expected.shape
+    # A share of exactly one half may fall to either side.
+    assert (again != expected).mean() < 0.002
 
 
 @pytest.mark.parametrize("centre", ["crossing", "image"])

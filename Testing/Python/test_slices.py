@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from SSLEngine.geometry import Plane
 from SSLEngine.geometry import crossing_line
 from SSLEngine.jobs import Reporter
+from SSLEngine.phantom import make_study
 from SSLEngine.phantom.heart import draw_body
 from SSLEngine.phantom.heart_views import lay_heart_planes
 from SSLEngine.pretext import make_pretexts
@@ -26,6 +27,7 @@ from SSLEngine.pretext.positions import PositionPrediction
 from SSLEngine.runs import gather
 from SSLEngine.settings import Augmentation
 from SSLEngine.settings import Crossings
+from SSLEngine.settings import Data
 from SSLEngine.settings import Grid
 from SSLEngine.settings import LeftOut
 from SSLEngine.settings import Positions
@@ -49,7 +51,9 @@ from SSLEngine.studies import Study
 from SSLEngine.studies import StudyError
 from SSLEngine.studies import View
 from toy_exams import AXIS
+from toy_exams import STORED
 from toy_exams import off_centre
+from toy_exams import stored
 from toy_exams import toy_study
 
 SIDE, PATCH, SPACING = 120, 80, 2.5
@@ -433,17 +437,67 @@ def test_of_a_short_stack_nothing_is_left(basal: int, apical: int) -> None:
 # Where slices are cut
 
 
+@pytest.mark.parametrize("how", STORED)
+def test_slices_are_seen_alike_however_they_were_stored(how: tuple[bool, bool, bool]) -> None:
+    study, grid = toy_study(4), Grid(spacing_mm=2.5, patch=32)
+    other = replace(study, views=[stored(view, *how) for view in study.views])
+    tasks = make_pretexts(["positions", "crossings", "location"], Pretrain(data=Data(path="exams")))
+    for mine, theirs in zip(
+        study_records(study, tasks, grid, [1, 2]), study_records(other, tasks, grid, [1, 2]), strict=True
+    ):
+        np.testing.assert_allclose(mine.image, theirs.image, atol=0.01)
+        assert mine.labels is not None
+        assert theirs.labels is not None
+        # A sample in the middle between two pixels may be either's.
+        assert (mine.labels != theirs.labels).mean() < 0.01
+        np.testing.assert_allclose(mine.acquired, theirs.acquired, atol=1e-4)
+        for name, geometry in mine.geometry.items():
+            # A line has two equations; which one it gets depends on the side from which its slice was stored.
+            np.testing.assert_allclose(abs(geometry.lines), abs(theirs.geometry[name].lines), atol=1e-4)
+            np.testing.assert_allclose(geometry.points, theirs.geometry[name].points, atol=1e-4)
+            np.testing.assert_allclose(geometry.values, theirs.geometry[name].values, atol=1e-4)
+
+
+#: By role: what lies further left or above, what further right or below, and along which axis of the image.
+SHOWN = {
+    "sax": [("RV cavity", "LV cavity", 1)],
+    "4ch": [("RV cavity", "LV cavity", 1), ("LV cavity", "Left atrium", 0)],
+    "2ch": [("LV cavity", "Left atrium", 1)],
+    "sag": [("Patella", "Femur", 1), ("Femur", "Tibia", 0)],
+    "cor": [("Femur", "Tibia", 0)],
+    "ax": [("Patella", "Femur", 0)],
+}
+
+
+@pytest.mark.parametrize("organ", ["heart", "knee"])
+def test_networks_see_views_as_they_are_usually_shown(organ: str) -> None:
+    checked = set()
+    for seed in range(4):
+        study = make_study(organ, seed)
+        names = dict(study.views[0].label_names)
+        for record in study_records(study, [], Grid(spacing_mm=2.0, patch=96), list(names)):
+            assert record.labels is not None
+            for first, second, axis in SHOWN.get(record.info.role, []):
+                index = {name: k for k, name in enumerate(names.values(), 1)}
+                places = [np.argwhere(record.labels == index[name])[:, axis] for name in (first, second)]
+                if min(map(len, places)) > 30:
+                    assert places[0].mean() < places[1].mean(), (seed, record.info, first, second)
+                    checked.add(record.info.role)
+    assert checked == {role for role in SHOWN if role in {v.role for v in study.views}}
+
+
 def test_squares_lie_round_the_crossing_or_the_middle_of_the_image() -> None:
     study = off_centre(toy_study(4))
     [crossing, image] = [
         list(study_records(study, [PositionPrediction(Positions())], Grid(spacing_mm=1.5, patch=32, centre=c), []))
         for c in ("crossing", "image")
     ]
-    # The crossing lies 25 mm to the left and 18 mm down of the middle of short-axis images.
+    # The crossing lies 25 mm to the left and 18 mm down of the middle of short-axis images as they are stored, whose
+    # rows are columns before the network, from the right.
     for near, plain in zip(crossing, image, strict=True):
         points = near.geometry["positions"].points[4], plain.geometry["positions"].points[4]
         assert np.allclose(points[0], 23.5, atol=1e-6)
-        away = [-25 / 1.5, 18 / 1.5] if near.info.role == "sax" else [0, 0]
+        away = [18 / 1.5, 25 / 1.5] if near.info.role == "sax" else [0, 0]
         assert np.allclose(points[1] - 23.5, away, atol=1e-6)
     assert Grid().centre == "crossing"
 

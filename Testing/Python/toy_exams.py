@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -96,6 +98,30 @@ def off_centre(study: Study) -> Study:
     pixels = np.roll(sax.pixels(0), (3, -5), axis=(1, 2))
     shown = replace(sax, planes=planes, phases=1, read_pixels=lambda _: pixels, read_labels=None)
     return replace(study, views=[shown, *study.views[1:]])
+
+
+#: The ways to store an image: rows and columns in turn, columns from the right, rows from below.
+STORED = list(itertools.product((False, True), repeat=3))
+
+
+def stored(view: View, swapped: bool, from_right: bool, from_below: bool) -> View:
+    """The view, a still image, as another program would have stored it."""
+
+    def turn(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        array = array[:, :, ::-1] if from_right else array
+        array = array[:, ::-1] if from_below else array
+        return np.ascontiguousarray(array.swapaxes(1, 2) if swapped else array)
+
+    planes = []
+    for p in view.planes:
+        origin = p.to_patient([(p.size[0] - 1) * from_right, (p.size[1] - 1) * from_below])
+        x, y = p.x_direction * (-1 if from_right else 1), p.y_direction * (-1 if from_below else 1)
+        ways = (x, y), p.spacing, p.size
+        (x, y), (dx, dy), (w, h) = (way[::-1] for way in ways) if swapped else ways
+        planes.append(Plane(origin, x, y, (dx, dy), (w, h), p.thickness))
+    pixels, labels = turn(view.pixels()), view.labels()
+    drawn = None if labels is None else turn(labels)
+    return replace(view, planes=planes, phases=1, read_pixels=lambda _: pixels, read_labels=lambda _: drawn)
 
 
 def write_toy_cohort(folder: Path, count: int, phases: int = 1) -> Path:
