@@ -41,6 +41,11 @@ LOG_FILE = "log.txt"
 STOP_FILE = "STOP"
 MODEL_FILE = "model.safetensors"
 MANIFEST_FILE = "manifest.json"
+CHECKPOINTS = "checkpoint-*.pt"
+#: What a job writes into its folder and nobody may lose for it.
+WRITTEN = (MODEL_FILE, MANIFEST_FILE, EVENTS_FILE, CHECKPOINTS)
+#: Held while a worker looks for another one and says that it is there itself.
+CLAIM_FILE = "worker.lock"
 
 #: Process exit codes, for every verb.
 EXIT_FINISHED, EXIT_OTHER, EXIT_UNUSABLE, EXIT_CANCELLED, EXIT_MEMORY = 0, 1, 2, 3, 4
@@ -60,6 +65,8 @@ INPUT_SETTINGS = ("path", "groups", "init", "model", "input", "cohort", "study",
 
 #: Progress is told at most this often.
 TELL_S = 0.5
+#: Nobody takes so long to look for another worker.
+CLAIM_S = 5.0
 #: The rate of a job is taken over at least this time.
 RATE_S = 20.0
 
@@ -162,7 +169,7 @@ def create(folder: Path, kind: str, settings: Mapping[str, Any]) -> Path:
     """Prepares a job: makes the folder, writes ``job.json`` and a ``queued`` event.
 
     Args:
-        folder: Where; made if absent. It must not hold another job.
+        folder: Where; made if absent. It must not hold another job, nor a file that the job would replace.
         kind: Verb of the command line that runs it: ``pretrain``, ``finetune`` ...
         settings: Plain JSON values; the worker validates them.
 
@@ -170,11 +177,14 @@ def create(folder: Path, kind: str, settings: Mapping[str, Any]) -> Path:
         The folder, absolute.
 
     Raises:
-        JobError: The folder already holds a job or cannot be written.
+        JobError: The folder already holds a job or such a file, or cannot be written.
     """
     folder = Path(folder).resolve()
     if (folder / JOB_FILE).exists():
         msg = f"{folder} already holds a job; resume it with 'job resume', or choose another folder."
+        raise JobError(msg)
+    if foreign := [path.name for pattern in WRITTEN for path in sorted(folder.glob(pattern))]:
+        msg = f"{folder} already holds {', '.join(foreign[:3])}, which a job would replace; choose another folder."
         raise JobError(msg)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -611,12 +621,12 @@ def worker(folder: Path, echo: bool = True) -> Iterator[Reporter]:
     Raises:
         JobError: Another live worker has the folder.
     """
-    known = _worker(folder)
-    here = socket.gethostname()
-    if known and known["pid"] != os.getpid() and known.get("host") == here and _alive(known) and not _is_parent(known):
-        msg = f"The job in {folder} is being run by process {known['pid']}; stop it first."
-        raise JobError(msg)
-    _write_worker(folder, os.getpid(), processes.birth(os.getpid()), _own_group(known))
+    with _claim(folder):
+        known, own, here = _worker(folder), os.getpid(), socket.gethostname()
+        if known and known["pid"] != own and known.get("host") == here and _alive(known) and not _is_parent(known):
+            msg = f"The job in {folder} is being run by process {known['pid']}; stop it first."
+            raise JobError(msg)
+        _write_worker(folder, own, processes.birth(own), _own_group(known))
     _clear_up(folder)
     reporter = Reporter(folder, echo)
     previous = signal.signal(signal.SIGTERM, reporter.request_stop)
@@ -628,6 +638,35 @@ def worker(folder: Path, echo: bool = True) -> Iterator[Reporter]:
         signal.signal(signal.SIGTERM, previous)
         if reporter.stop_requested():
             (folder / STOP_FILE).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _claim(folder: Path) -> Iterator[None]:
+    """Lets one worker at a time look whether there is another, and say that it is there.
+
+    Raises:
+        JobError: Another one does not come to an end with it.
+    """
+    path = folder / CLAIM_FILE
+    until = time.monotonic() + CLAIM_S
+    while True:
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+            break
+        except FileExistsError:
+            # A worker that was killed in between leaves it behind.
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime > CLAIM_S:
+                    path.unlink()
+                    continue
+        if time.monotonic() > until:
+            msg = f"The job in {folder} is being started by another process; try again."
+            raise JobError(msg)
+        time.sleep(0.02)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def _own_group(known: Mapping[str, Any] | None) -> int | None:

@@ -29,6 +29,7 @@ import torch
 from torch import distributed
 from torch import nn
 
+from .jobs import CHECKPOINTS
 from .jobs import Cancelled
 from .jobs import JobError
 from .jobs import Reporter
@@ -313,18 +314,18 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    for old in sorted(folder.glob("checkpoint-*.pt"))[:-2]:
+    for old in sorted(folder.glob(CHECKPOINTS))[:-2]:
         old.unlink(missing_ok=True)
 
 
 def load_checkpoint(folder: Path | None, device: torch.device) -> dict[str, Any] | None:
     """The newest checkpoint that can be read, or None. Nothing in it is executed (``weights_only``)."""
-    paths = sorted(folder.glob("checkpoint-*.pt"), reverse=True) if folder else []
+    paths = sorted(folder.glob(CHECKPOINTS), reverse=True) if folder else []
     for path in paths:
         try:
             state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
         except Exception as error:  # whatever is wrong with it, the one before may be whole
-            print(f"{path.name} cannot be read ({error}); going on from the one before it.", flush=True)
+            print(f"{path.name} cannot be read ({type(error).__name__}); going on from the one before it.", flush=True)
             continue
         return state
     return None

@@ -184,6 +184,36 @@ def test_a_second_worker_is_refused(folder: Path, python: list[str]) -> None:
     assert [e["event"] for e in jobs.Events(folder).new()].count("started") == 1
 
 
+def test_of_workers_that_start_at_once_one_runs(folder: Path, python: list[str]) -> None:
+    command = [*python, "-m", "SSLEngine", "pretrain", "--job", str(folder)]
+    environment = engine_environment()
+    rivals = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) for _ in range(4)]
+    until(lambda: sum(rival.poll() is not None for rival in rivals) == 3)
+    until(lambda: jobs.status(folder).step > 0)
+    jobs.stop(folder)
+    errors = [rival.communicate(timeout=60)[1] for rival in rivals]
+    assert sorted(rival.returncode for rival in rivals) == [2, 2, 2, 3]
+    assert sum("is being run by process" in error for error in errors) == 3
+    assert [e["event"] for e in jobs.Events(folder).new()].count("started") == 1
+    assert not (folder / jobs.CLAIM_FILE).exists()
+
+
+def test_what_a_killed_worker_held_is_let_go(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / jobs.CLAIM_FILE).touch()
+    monkeypatch.setattr(jobs, "CLAIM_S", 0.2)
+    with jobs.worker(folder, echo=False):
+        assert state(folder) == jobs.RUNNING
+    assert not (folder / jobs.CLAIM_FILE).exists()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "manifest.json", "checkpoint-best.pt"])
+def test_a_job_replaces_no_file_of_somebody_else(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(JobError, match=f"already holds {name}, which a job would replace"):
+        jobs.create(tmp_path, "pretrain", {})
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
 def test_a_job_outlives_the_process_that_started_it(folder: Path, python: list[str]) -> None:
     code = (
         "import sys; from pathlib import Path; from SSLEngine import jobs; jobs.start(Path(sys.argv[1]), sys.argv[2:])"
