@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import io
 import json
 import os
 import signal
@@ -33,6 +34,12 @@ DEFAULT_COUNTS = {"segmentation": "1,2,5,10", "classification": "5,10,20"}
 SHARED_SETTINGS = (
     *("data", "seed", "device", "grid", "network"),
     *("positions", "crossings", "location", "restoration", "distortions"),
+)
+
+#: Options of the verbs that train which a job has once it is prepared.
+PREPARED = (
+    *("data", "out", "prepare", "seed", "steps", "device", "network", "labels_suffix", "set", "pretext", "init"),
+    *("target", "groups", "transfer", "labelled", "counts", "pretrain_steps"),
 )
 
 #: Turns that a thread of GNU OpenMP waits awake before it sleeps. At its default of 300 000, beside another program
@@ -314,6 +321,10 @@ def _training_job(kind: str, arguments: argparse.Namespace, settings: dict[str, 
         msg = "A few-label study runs in one process; start it without torchrun."
         raise SettingsError(msg)
     if arguments.job:
+        given = [name for name in PREPARED if getattr(arguments, name, None) not in (None, False)]
+        if given:
+            msg = f"--job runs what was prepared, so --{given[0].replace('_', '-')} would have no effect; leave it out."
+            raise SettingsError(msg)
         folder = Path(arguments.job).resolve()
         described = jobs.load(folder)
         if described["kind"] != kind:
@@ -645,6 +656,10 @@ def _positive(text: str) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb; returns the exit code."""
     given = sys.argv[1:] if argv is None else list(argv)
+    for stream in (sys.stdout, sys.stderr):
+        # Names of patients and folders may hold what a terminal cannot show.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     # Read when torch is loaded, which is later.
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     try:

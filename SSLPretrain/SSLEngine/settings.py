@@ -23,6 +23,8 @@ Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 NonNegative = Annotated[float, msgspec.Meta(ge=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Percent = Annotated[float, msgspec.Meta(ge=0, le=100)]
+#: Whether there is such a device is seen where the training runs.
+Device = Annotated[str, msgspec.Meta(pattern="^(auto|cpu|cuda(:[0-9]+)?)$")]
 
 #: Name of a pretext; those that exist are the keys of ``SSLEngine.pretext.TASKS``.
 PretextName = Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9_]*$")]
@@ -426,7 +428,7 @@ class Pretrain(Strict, frozen=True):
     network: Network = Network()
     schedule: Schedule = Schedule()
     seed: Annotated[int, msgspec.Meta(ge=0)] = 0
-    device: str = "auto"
+    device: Device = "auto"
 
 
 class Finetune(Strict, frozen=True):
@@ -475,7 +477,7 @@ class Finetune(Strict, frozen=True):
     network: Network | None = None
     schedule: Schedule = Schedule()
     seed: Annotated[int, msgspec.Meta(ge=0)] = 0
-    device: str = "auto"
+    device: Device = "auto"
 
 
 SettingsType = TypeVar("SettingsType", bound=Strict)

@@ -190,6 +190,7 @@ BAD = [
     ["finetune", "--data", "{cohort}", "--out", "{tmp}/out", "--init", "{model}", "--set", "grid.spacing_mm=0.5"],
     ["finetune", "--data", "{cohort}", "--out", "{tmp}/out", "--target", "classification", "--transfer", "multitask"],
     ["study-labels", "--data", "{cohort}", "--out", "{tmp}/out", "--network", "mask-rcnn", "--pretext", "positions"],
+    ["pretrain", "--data", "{cohort}", "--out", "{tmp}/out", "--device", "foo"],
     ["pretrain", "--job", "{tmp}/empty"],
     ["job", "status", "{tmp}/empty"],
     ["job", "stop", "{tmp}/absent"],
@@ -206,6 +207,28 @@ def test_one_setting_of_the_grid_leaves_the_others_to_the_model(
     assert main([str(w) for w in words]) == jobs.EXIT_FINISHED
     settings = jobs.load(job)["settings"]
     assert settings.get("finetune", settings)["grid"] == {"phases": 0}, "nothing of the model is written down"
+
+
+def test_an_option_that_a_prepared_job_would_not_heed_is_refused(
+    toy_cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = str(tmp_path / "job")
+    assert main(["pretrain", "--data", str(toy_cohort), "--out", job, "--prepare"]) == jobs.EXIT_FINISHED
+    capsys.readouterr()
+    for words in (["--steps", "9"], ["--set", "schedule.rate=5"], ["--labels-suffix", "_gt"], ["--prepare"]):
+        assert main(["pretrain", "--job", job, *words]) == jobs.EXIT_UNUSABLE
+        assert f"so {words[0]} would have no effect" in capsys.readouterr().err
+    assert jobs.status(Path(job)).state == jobs.QUEUED
+
+
+def test_a_terminal_that_cannot_show_a_name_gets_it_in_other_words(
+    engine: Engine, toy_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(next(toy_cohort.iterdir()), tmp_path / "心臓")
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    done = engine("inspect", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "\\u5fc3" in done.stdout
 
 
 @pytest.mark.parametrize("words", BAD, ids=lambda w: " ".join(w)[:70])
