@@ -53,6 +53,8 @@ from .studies import Study
 from .studies import StudyError
 from .studies import View
 from .studies import read_study
+from .studies.reading import ANOMALIES_SUFFIX
+from .studies.reading import refuse_inputs
 from .studies.volumes import view_image
 from .studies.volumes import volume_extension
 from .studies.volumes import write_image
@@ -62,8 +64,6 @@ from .training import choose_device
 Maps = npt.NDArray[np.float32]
 #: Share of a slice's pixels whose mean is its score.
 TOP_SHARE = 0.01
-#: Ending of the name of a map where the output is a folder.
-SUFFIX = "_anomalies"
 #: Fewer normal slices of a role than this tell no mean and spread.
 MIN_NORMAL = 4
 #: Endings of the file that a map is written to; both hold a cine.
@@ -213,6 +213,7 @@ def find(
     detector = Detector(network, card, choose_device(device))
     exam = read_study(study, labels_suffix=labels_suffix)
     views = ordered(fitting_views(exam, card))
+    refuse_inputs(exam, [path for view in views for path in _paths(out, view, view is views[0])])
     work = [(view, phase) for view in views for phase in range(view.phases)]
     found: dict[str, list[Found]] = {}
     for number, (view, phase) in enumerate(work):
@@ -249,7 +250,7 @@ def _paths(out: Path, view: View, first: bool) -> list[Path]:
     """Files of a view's map: one, or one a slice where its slices form no volume."""
     ending = volume_extension(out)
     if not ending:
-        name, ending = out / f"{view.name}{SUFFIX}", ".nii.gz"
+        name, ending = out / f"{view.name}{ANOMALIES_SUFFIX}", ".nii.gz"
     else:
         name = out.with_name(out.name[: -len(ending)] + ("" if first else f"_{view.name}"))
     if view.regular:

@@ -316,6 +316,16 @@ def test_an_output_of_another_kind_is_refused(trained: Path, tmp_path: Path) -> 
         find(trained, tmp_path, tmp_path / "map.nrrd")
 
 
+def test_a_map_is_not_written_over_its_image(trained: Path, tmp_path: Path) -> None:
+    exam = write_toy_cohort(tmp_path / "exams", 1) / "toy-000"
+    before = {path: path.read_bytes() for path in exam.iterdir()}
+    for path in before:
+        if path.name.endswith(".nii.gz"):
+            with pytest.raises(StudyError, match="a file of the exam itself, which would be lost"):
+                find(trained, exam, path)
+    assert {path: path.read_bytes() for path in exam.iterdir()} == before
+
+
 def test_a_disk_that_fills_up_is_no_wrong_input(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import struct
 import time
 import zlib
@@ -57,6 +58,7 @@ def _case(kind: str, words: str) -> Callable[[Builder], Builder]:
 def nifti(path: Path, size: tuple[int, ...] = (12, 10, 4), spacing: float = 2.0, value: int | None = None) -> Path:
     rng = np.random.default_rng(0)
     array = rng.integers(0, 500, size[::-1]) if value is None else np.full(size[::-1], value)
+    path.parent.mkdir(parents=True, exist_ok=True)
     image = sitk.GetImageFromArray(array.astype(np.int16))
     image.SetSpacing((spacing,) * len(size))
     if len(size) == 3:
@@ -142,6 +144,27 @@ def nifti_gz_with_flipped_bytes(folder: Path) -> None:
     data = bytearray(path.read_bytes())
     data[30:300] = bytes(b ^ 0x5A for b in data[30:300])
     path.write_bytes(data)
+
+
+@warning("damaged")
+def nifti_gz_with_other_content_than_its_checksum(folder: Path) -> None:
+    # So large that whoever reads the header alone does not come to the checksum.
+    path = nifti(folder / "a.nii.gz", (64, 64, 40))
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    checksum_and_length = gzip.compress(bytes(content))[-8:]
+    content[200_000] ^= 0x40
+    path.write_bytes(gzip.compress(bytes(content))[:-8] + checksum_and_length)
+
+
+@error("no valid text: rename it")
+def a_name_that_is_no_text(folder: Path) -> None:
+    nifti(folder / "a.nii.gz").rename(os.fsdecode(os.fsencode(folder) + b"/x\xff.nii.gz"))
+
+
+@warning("it is a map of anomalies by its name")
+def a_map_of_anomalies_beside_its_image(folder: Path) -> None:
+    nifti(folder / "a.nii.gz")
+    nifti(folder / "a_anomalies.nii.gz")
 
 
 @error("truncated")
@@ -638,6 +661,35 @@ def test_linked_folders_are_not_followed(tmp_path: Path) -> None:
     nifti(tmp_path / "a.nii.gz")
     (tmp_path / "round").symlink_to(tmp_path, target_is_directory=True)
     assert len(read_study(tmp_path).views) == 1
+
+
+def test_linked_exams_of_a_cohort_are_told(tmp_path: Path) -> None:
+    nifti(tmp_path / "elsewhere" / "one" / "a.nii.gz")
+    nifti(tmp_path / "cohort" / "two" / "a.nii.gz")
+    (tmp_path / "cohort" / "one").symlink_to(tmp_path / "elsewhere" / "one", target_is_directory=True)
+    cohort = read_cohort(tmp_path / "cohort")
+    assert [study.name for study in cohort.studies] == ["two"]
+    assert ["one: it is a link to a folder" in i.told for i in cohort.irregularities] == [True]
+    shutil.rmtree(tmp_path / "cohort" / "two")
+    with pytest.raises(StudyError, match="a link to a folder, which is not followed; put the folder itself there"):
+        read_cohort(tmp_path / "cohort")
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha"])
+def test_a_fourth_axis_of_one_phase_is_fine(tmp_path: Path, ending: str) -> None:
+    still = sitk.ReadImage(str(nifti(tmp_path / "a.nii.gz")))
+    sitk.WriteImage(sitk.JoinSeries([still]), str(tmp_path / f"exam{ending}"))
+    view = read_study(tmp_path / f"exam{ending}").views[0]
+    assert view.phases == 1
+    np.testing.assert_array_equal(view.pixels(), sitk.GetArrayFromImage(still))
+
+
+def test_a_page_is_not_written_over_an_image(tmp_path: Path) -> None:
+    path = nifti(tmp_path / "exam" / "a.nii.gz")
+    before = path.read_bytes()
+    with pytest.raises(StudyError, match=r"must end in \.html"):
+        inspect_html(tmp_path / "exam", path)
+    assert path.read_bytes() == before
 
 
 def test_single_slice_is_fine(tmp_path: Path) -> None:

@@ -154,6 +154,21 @@ def _check_gzip(path: Path, start: int, expected: int) -> None:
         raise _too_short(path, found, expected)
 
 
+def check_sum(path: Path) -> None:
+    """Reads a gzip file through.
+
+    Raises:
+        StudyError: Its content is not what its checksum says.
+    """
+    try:
+        with gzip.open(path) as stream:
+            while stream.read(1 << 20):
+                pass
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        msg = f"{path} is damaged (its content does not agree with its checksum): copy it again."
+        raise StudyError(msg) from None
+
+
 # ---------------------------------------------------------------------------------------------
 # NIfTI (nifti1.h and nifti2.h of the NIfTI standard: byte offsets of the fields)
 

@@ -26,6 +26,7 @@ from .reading import OVERRIDES_FILE
 from .reading import Progress
 from .reading import files_by_subject
 from .reading import fill_study
+from .reading import links_in
 from .reading import list_files
 from .reading import may_be_dicom
 from .reading import report_foreign
@@ -108,7 +109,7 @@ def read_cohort(
 def _read_exams(path: Path, options: _Options, progress: Progress | None) -> Cohort:
     """Folders with volumes, and DICOM files at any depth."""
     files = list_files(path)
-    cohort = Cohort(path, [])
+    cohort = Cohort(path, [], [*map(_not_followed, links_in(path))])
     headers, problems = find_dicom([f for f in files if may_be_dicom(f)], progress)
     cohort.irregularities += problems
     parts = _parts(path, files, group_exams(headers))
@@ -119,6 +120,10 @@ def _read_exams(path: Path, options: _Options, progress: Progress | None) -> Coh
             progress(number, len(parts), name)
         _add(cohort, Study(name, folder, []), exam, volumes, options)
     return cohort
+
+
+def _not_followed(link: Path) -> Irregularity:
+    return Irregularity(str(link), "it is a link to a folder, which is not followed", "put the folder itself there")
 
 
 def _add(cohort: Cohort, study: Study, exam: Sequence[Any], volumes: Sequence[Path], options: _Options) -> None:

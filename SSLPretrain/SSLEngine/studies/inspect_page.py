@@ -50,14 +50,18 @@ def inspect_html(
     """Writes the page about an exam or a cohort; the other arguments are those of :func:`read_cohort`.
 
     Raises:
-        StudyError: Nothing usable was found, or the page cannot be written.
+        StudyError: Nothing usable was found, or the page cannot be written, or its name is that of something else.
     """
+    if out.suffix.lower() not in (".html", ".htm"):
+        msg = f"The page {out} must end in .html."
+        raise StudyError(msg)
     cohort = read_cohort(
         path, labels_suffix=labels_suffix, frame_of_reference=frame_of_reference, organ=organ, progress=progress
     )
     page = page_of_cohort(cohort)
     try:
-        out.write_text(page, encoding="utf-8")
+        # A name that is no valid text is shown as far as it is.
+        out.write_text(page, encoding="utf-8", errors="replace")
     except OSError as error:
         msg = f"{out} could not be written ({error.strerror}): check the folder and its permissions."
         raise StudyError(msg) from error

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
@@ -54,6 +56,9 @@ MAX_LABEL_VALUES = 32
 MAX_LABEL_VALUE = 255
 #: Ending of the names of files that say where a lesion is; they are never images.
 LESION_SUFFIX = "_lesion"
+#: What maps of anomalies are named by, of a view or of one of its slices.
+ANOMALIES_SUFFIX = "_anomalies"
+ANOMALIES = re.compile(rf"{ANOMALIES_SUFFIX}(_slice\d+)?$")
 #: What follows where an image's label file cannot be used.
 NOT_LABELLED = "its labels are left out, and the image counts as not labelled"
 #: Digits that make the first word of a file name a subject's.
@@ -140,6 +145,11 @@ def list_files(path: Path) -> list[Path]:
     return sorted(f for f in found if f.is_file())
 
 
+def links_in(path: Path) -> list[Path]:
+    """Links to folders that lie in a folder, sorted."""
+    return sorted(entry for entry in path.iterdir() if entry.is_symlink() and entry.is_dir()) if path.is_dir() else []
+
+
 def _hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
@@ -213,6 +223,10 @@ def _add_volumes(study: Study, paths: Sequence[Path]) -> None:
     for header in headers:
         other = _labels_of(header, headers)
         lesion = stem(header.path).lower().endswith(LESION_SUFFIX)
+        if ANOMALIES.search(stem(header.path)):
+            what, so = "it is a map of anomalies by its name, and no image", "it is not taken as a view"
+            study.irregularities.append(Irregularity(str(header.path), what, so))
+            continue
         if other is None and not lesion:
             _add_volume(study, header)
             continue
@@ -271,6 +285,19 @@ def why_nothing(path: Path, problems: Sequence[Irregularity], labels: Sequence[P
     # What a StudyError said is a sentence with its file and remedy already.
     whole = first.what if first.where in first.what else f"{first.where}: {first.what}; {remedy}."
     return whole + (f" ({more} more in {path} cannot be used either.)" if more else "")
+
+
+def refuse_inputs(study: Study, outputs: Iterable[Path]) -> None:
+    """Refuses to write results over what a study was read from.
+
+    Raises:
+        StudyError: An output is one of its images or label files.
+    """
+    read = {file.resolve() for view in study.views for file in (view.source, view.labels_source) if file is not None}
+    for path in outputs:
+        if path.resolve() in read:
+            msg = f"{path} is a file of the exam itself, which would be lost; choose another name."
+            raise StudyError(msg)
 
 
 def _make_names_unique(views: Sequence[View]) -> None:

@@ -29,6 +29,7 @@ from ..geometry import Plane
 from ..geometry import planes_of_volume
 from .claims import Claim
 from .claims import check_claim
+from .claims import check_sum
 from .study import Irregularity
 from .study import StudyError
 from .study import View
@@ -156,6 +157,12 @@ def read_header(path: Path) -> VolumeHeader:
     Raises:
         StudyError: The file cannot be used, in one sentence.
     """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        # ITK ends the whole process at such a name.
+        msg = f"{os.fsencode(path).decode(errors='replace')} has a name that is no valid text: rename it."
+        raise StudyError(msg) from None
     claim = check_claim(path)
     reader = _itk_reader(path)
     try:
@@ -219,6 +226,9 @@ def _load_series(path: str, stamp: tuple[int, int]) -> npt.NDArray[Any]:
 
 
 def _load(path: str) -> npt.NDArray[Any]:
+    if path.lower().endswith(".gz"):
+        # ITK does not look at the checksum: what was damaged on its way would become an image.
+        check_sum(Path(path))
     with quiet_itk():
         return sitk.GetArrayFromImage(sitk.ReadImage(path))
 
@@ -241,6 +251,9 @@ def load_array(header: VolumeHeader, phase: int = 0) -> npt.NDArray[Any]:
         raise _unreadable(path, error) from error
     if header.phases > 1:
         array = array[..., phase] if header.claim.list_axis is not None and _is_list(header) else array[phase]
+    elif array.ndim == 4:
+        # A fourth axis of one phase, which ITK keeps of some formats.
+        array = array[0]
     if array.shape != header.size[::-1]:
         msg = f"{path} changed while it was being used: read the study again."
         raise StudyError(msg)
