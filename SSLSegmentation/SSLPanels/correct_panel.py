@@ -158,7 +158,7 @@ class CorrectPanel(ExamSection):
         path = qt.QFileDialog.getSaveFileName(None, _("Save"), f"{self.exam.study.name}.dcm", "*.dcm")
         if path:
             with slicer.util.tryWithErrorDisplay(_("The DICOM object could not be written."), waitCursor=True):
-                folder = self.logic.exportDicom(self.exam.study.path, self.parameters.segmentation, path)
+                folder = self.logic.exportDicom(self.exam.study.path, self.parameters.segmentation, path, self.exam)
                 self.owner.follow(folder, self._onExported)
 
     @staticmethod

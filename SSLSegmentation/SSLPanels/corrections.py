@@ -54,7 +54,7 @@ def collect(exam: SceneExam, segmentations: Sequence[Any], folder: Path) -> Path
 
 def collecting(exam: SceneExam, segmentations: Sequence[Any], folder: Path) -> Generator[None, None, Path]:
     """As :func:`collect`, one volume or segment at each step; where it does not come to its end nothing has changed."""
-    pairs = [(_view_of(exam, node), node) for node in segmentations]
+    pairs = [(view_of(exam, node), node) for node in segmentations]
     if not pairs:
         raise SceneError(_("There is no segmentation to learn from: segment the exam or draw one first."))
     labelled: dict[str, Any] = {}
@@ -96,7 +96,7 @@ def one_an_image(exam: SceneExam, segmentations: Sequence[Any], chosen: Any = No
     on: dict[str, list[Any]] = {}
     for node in sorted(segmentations, key=lambda node: node is chosen):
         try:
-            on.setdefault(_stem(exam, _view_of(exam, node), node), []).append(node)
+            on.setdefault(_stem(exam, view_of(exam, node), node), []).append(node)
         except SceneError:
             if node is chosen:
                 on[node.GetID()] = [node]
@@ -161,7 +161,12 @@ def _safe(name: str) -> str:
     return re.sub(r"[^\w\- ]+", "_", name).strip("_ ") or "exam"
 
 
-def _view_of(exam: SceneExam, node: Any) -> SceneView:
+def view_of(exam: SceneExam, node: Any) -> SceneView:
+    """The view that a segmentation was drawn on.
+
+    Raises:
+        SceneError: It is of none of the exam.
+    """
     reference = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
     # Names need not be unique among volumes of the scene.
     for item in exam.views:
@@ -194,8 +199,7 @@ def _stem(exam: SceneExam, item: SceneView, node: Any) -> str:
 
 def _still(item: SceneView) -> SceneView:
     """The view with the phase that is shown."""
-    shown = item.browser.GetSelectedItemNumber() if item.browser is not None else 0
-    read = item.view.read_pixels
+    shown, read = item.shown_phase, item.view.read_pixels
     view = replace(item.view, phases=1, trigger_times=(), read_pixels=lambda phase: read(shown), read_labels=None)
     return SceneView(view, item.volumes, None, item.item)
 

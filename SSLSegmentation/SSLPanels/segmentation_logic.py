@@ -591,25 +591,35 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
         if not slicer.util.saveNode(node, str(path)):
             raise RuntimeError(_("{path} could not be written; check folder and disk.").format(path=path))
 
-    def exportDicom(self, source: str | Path, node: Any, path: str | Path) -> Path:
+    def exportDicom(self, source: str | Path, node: Any, path: str | Path, exam: "SceneExam | None" = None) -> Path:
         """Writes a segmentation as DICOM SEG in a job.
 
         Args:
             source: Folder of the exam's DICOM files.
             node: A segmentation of one of its series.
             path: The DICOM file to write.
+            exam: The exam in the scene, which tells the series and the phase that is shown; without it, the first phase
+                of the series with most of the slices is referred to.
 
         Returns:
             The job's folder.
+
+        Raises:
+            SceneError: The segmentation is of no view of the exam.
         """
+        from . import corrections
+
+        item = None if exam is None else corrections.view_of(exam, node)
         folder = self.workers.newFolder("export")
         folder.mkdir(parents=True)
         self.exportSegmentation(node, folder / "segmentation.seg.nrrd")
-        settings = {
+        settings: dict[str, Any] = {
             "source": str(Path(source).resolve()),
             "segmentation": str(folder / "segmentation.seg.nrrd"),
             "out": str(Path(path).resolve()),
         }
+        if item is not None:
+            settings |= {"series": item.view.attributes.get("series_uid", ""), "phase": item.shown_phase}
         return self.workers.run("export", settings, folder, requirements.resources() / requirements.DICOM_SEG)
 
     def makeSample(self, organ: str = "heart", seed: int = 0) -> list[Any]:

@@ -73,6 +73,11 @@ class SceneView:
         """The volume of a regular view, or of the middle plane of an irregular one."""
         return self.volumes[len(self.volumes) // 2]
 
+    @property
+    def shown_phase(self) -> int:
+        """The phase of a cine that is shown, from 0."""
+        return 0 if self.browser is None else int(self.browser.GetSelectedItemNumber())
+
     def volume_of_slice(self, index: int) -> Any:
         """The volume that holds a slice."""
         return self.volumes[0] if len(self.volumes) == 1 else self.volumes[index]

@@ -901,9 +901,14 @@ def test_exports(window: Window, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         stored = [v for v, n in written.names.items() if n == name]
         assert np.array_equal(read == stored[0], labels == value), name
     path = tmp_path / "saved.dcm"
+    item.view.attributes = {**item.view.attributes, "series_uid": "1.2.3"}
+    if item.browser is not None:
+        item.browser.SetSelectedItemNumber(1)
     panel.ui.exportDicomButton.click()
     folder = panel.monitor.folder
     window.spin(lambda: not panel.busy)
+    settings = jobs.load(folder)["settings"]
+    assert (settings["series"], settings["phase"]) == ("1.2.3", item.shown_phase)
     assert jobs.status(folder).state == jobs.FAILED
     assert "no single-frame DICOM images" in jobs.status(folder).message
     assert window.application.messages[-1][0] == "error"
