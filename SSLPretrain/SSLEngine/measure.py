@@ -72,13 +72,13 @@ class Comparison:
     Attributes:
         predicted: ``(slices, rows, columns)`` values.
         reference: The same shape.
-        pairs: Structure name to (value in predicted, value in reference).
+        pairs: Structure name to (its values in predicted, its values in reference).
         spacing: mm along slices, rows, columns.
     """
 
     predicted: npt.NDArray[np.int16]
     reference: npt.NDArray[np.int16]
-    pairs: Mapping[str, tuple[int, int]]
+    pairs: Mapping[str, tuple[list[int], list[int]]]
     spacing: tuple[float, float, float]
 
     def scores(self) -> dict[str, dict[str, float | None]]:
@@ -86,7 +86,7 @@ class Comparison:
         voxel = float(np.prod(self.spacing)) / 1000
         found: dict[str, dict[str, float | None]] = {}
         for name, (p, r) in self.pairs.items():
-            a, b = self.predicted == p, self.reference == r
+            a, b = np.isin(self.predicted, p), np.isin(self.reference, r)
             far, mean = surface_distances(a, b, self.spacing)
             found[name] = {
                 # What is in neither says nothing: a long-axis view without an aorta is no success.
@@ -103,7 +103,7 @@ def compare_files(predicted: Path, reference: Path, phase: int = 0) -> Compariso
     """Brings two label files together on the reference's grid (nearest neighbour where they differ).
 
     Raises:
-        StudyError: A file cannot be used, they lie in different places, or they share no structure.
+        StudyError: A file cannot be used or is an image, they lie in different places, or they share no structure.
     """
     a, b = read_label_file(predicted), read_label_file(reference)
     planes, own_phase = b.header.planes(), phase if a.phases > 1 else 0
@@ -114,12 +114,14 @@ def compare_files(predicted: Path, reference: Path, phase: int = 0) -> Compariso
         )
         raise StudyError(msg)
     labels = a.on(planes, own_phase), b.on(planes, phase)
+    for path, drawn in zip((predicted, reference), labels, strict=True):
+        count = len(_values(drawn))
+        if count > MAX_LABEL_VALUE:
+            msg = f"{path} holds {count} different values: it is an image; give the label map that belongs to it."
+            raise StudyError(msg)
     pairs = match_structures(a, b, labels[1])
     if not pairs:
         msg = f"{predicted} and {reference} share no structure by name or value; check that they belong together."
-        raise StudyError(msg)
-    if len(pairs) > MAX_LABEL_VALUE:
-        msg = f"{reference} holds {len(pairs)} different values: it is an image; give the label map that belongs to it."
         raise StudyError(msg)
     return Comparison(labels[0], labels[1], pairs, _spacing(planes))
 
@@ -132,18 +134,38 @@ def _spacing(planes: Sequence[Plane]) -> tuple[float, float, float]:
     return step, first.spacing[1], first.spacing[0]
 
 
-def match_structures(a: LabelFile, b: LabelFile, b_labels: npt.NDArray[np.int16]) -> dict[str, tuple[int, int]]:
+def _values(labels: npt.NDArray[np.int16]) -> list[int]:
+    return [int(v) for v in np.unique(labels) if v]
+
+
+def match_structures(
+    a: LabelFile, b: LabelFile, b_labels: npt.NDArray[np.int16]
+) -> dict[str, tuple[list[int], list[int]]]:
     """Structures of the reference with their values in both files: by name where both have names, else by value.
 
-    Without names only what the reference shows is compared: a reference may hold fewer structures than a model knows.
+    Segments that are aliases of one structure count as one. Empty where both have names and share none. Without names
+    only what the reference shows is compared: a reference may hold fewer structures than a model knows.
     """
-    names_a = {structure(n, v).name: v for v, n in a.names.items()}
-    names_b = {structure(n, v).name: v for v, n in b.names.items()}
-    present = sorted({int(v) for v in np.unique(b_labels)} - {0})
+    present = _values(b_labels)
+    names_a, names_b = _structures(a), _structures(b)
     if names_a and names_b:
-        return {n: (names_a.get(n, -1), v) for n, v in names_b.items() if v in present or n in names_a}
-    by_value = {v: n for n, v in (names_a or names_b).items()}
-    return {by_value.get(v, f"Label {v}"): (v, v) for v in present}
+        if names_a.keys().isdisjoint(names_b):
+            return {}
+        named = {n: (names_a.get(n, []), values) for n, values in names_b.items()}
+        return {n: (p, r) for n, (p, r) in named.items() if p or not set(r).isdisjoint(present)}
+    name_of = {v: n for n, values in (names_a or names_b).items() for v in values}
+    found: dict[str, list[int]] = {}
+    for v in present:
+        found.setdefault(name_of.get(v, f"Label {v}"), []).append(v)
+    return {n: (values, values) for n, values in found.items()}
+
+
+def _structures(file: LabelFile) -> dict[str, list[int]]:
+    """Values of each structure that a file names."""
+    found: dict[str, list[int]] = {}
+    for value, name in file.names.items():
+        found.setdefault(structure(name, value).name, []).append(value)
+    return found
 
 
 def evaluate(predicted: Path, reference: Path, labels_suffix: str = "_seg") -> dict[str, Any]:

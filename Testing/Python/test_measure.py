@@ -49,7 +49,7 @@ def entry(value: int, name: str) -> dict:
     return {
         "index": value,
         "value": value,
-        "name": item.name,
+        "name": name,
         "colour": item.colour,
         "category": item.category,
         "type": item.type,
@@ -133,6 +133,30 @@ def test_names_win_over_values(tmp_path: Path) -> None:
     bare = write(tmp_path / "bare.nii.gz", cavity * 1 + muscle * 2)
     by_value = evaluate(bare, reference)["structures"]
     assert {n: s["dice"] for n, s in by_value.items()} == {"LV cavity": 1.0, "LV myocardium": 1.0}
+
+
+def test_segments_of_one_structure_count_as_one(tmp_path: Path) -> None:
+    upper, lower = box((3, 8, 10), (7, 16, 26)), box((7, 8, 10), (9, 16, 26))
+    parts = {1: "LV", 2: "Left ventricle"}
+    halves = write_named(tmp_path / "r.seg.nrrd", upper * 1 + lower * 2, parts)
+    whole = write_named(tmp_path / "p.seg.nrrd", (upper | lower) * 5, {5: "LV cavity"})
+    bare = write(tmp_path / "bare.nii.gz", upper * 1 + lower * 2)
+    for a, b in ((whole, halves), (halves, whole), (halves, bare), (bare, halves)):
+        (found,) = evaluate(a, b)["structures"].items()
+        assert found[0] == "LV cavity"
+        assert found[1]["dice"] == 1.0
+        assert found[1]["predicted_ml"] == pytest.approx(6 * 8 * 16 * np.prod(SPACING) / 1000)
+
+
+def test_names_that_have_nothing_in_common_and_images_are_refused(tmp_path: Path) -> None:
+    labels = box((3, 8, 10), (7, 16, 26))
+    predicted = write_named(tmp_path / "p.seg.nrrd", labels * 1, {1: "LV cavity"})
+    with pytest.raises(StudyError, match="share no structure"):
+        evaluate(predicted, write_named(tmp_path / "r.seg.nrrd", labels * 1, {1: "Ventriculus"}))
+    image = write(tmp_path / "image.nii.gz", np.arange(labels.size).reshape(labels.shape) % 900)
+    for pair in ((image, predicted), (predicted, image)):
+        with pytest.raises(StudyError, match=r"image\.nii\.gz holds 899 different values: it is an image"):
+            evaluate(*pair)
 
 
 def test_labels_on_another_grid_are_brought_onto_the_references(tmp_path: Path) -> None:
