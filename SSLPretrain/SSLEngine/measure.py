@@ -119,9 +119,9 @@ def compare_files(predicted: Path, reference: Path, phase: int = 0) -> Compariso
         if count > MAX_LABEL_VALUE:
             msg = f"{path} holds {count} different values: it is an image; give the label map that belongs to it."
             raise StudyError(msg)
-    pairs = match_structures(a, b, labels[1])
-    if not pairs:
-        msg = f"{predicted} and {reference} share no structure by name or value; check that they belong together."
+    pairs = match_structures(a, b, *labels)
+    if not pairs and a.names and b.names:
+        msg = f"{predicted} and {reference} share no structure by name; check that they belong together."
         raise StudyError(msg)
     return Comparison(labels[0], labels[1], pairs, _spacing(planes))
 
@@ -139,12 +139,13 @@ def _values(labels: npt.NDArray[np.int16]) -> list[int]:
 
 
 def match_structures(
-    a: LabelFile, b: LabelFile, b_labels: npt.NDArray[np.int16]
+    a: LabelFile, b: LabelFile, a_labels: npt.NDArray[np.int16], b_labels: npt.NDArray[np.int16]
 ) -> dict[str, tuple[list[int], list[int]]]:
     """Structures of the reference with their values in both files: by name where both have names, else by value.
 
     Segments that are aliases of one structure count as one. Empty where both have names and share none. Without names
-    only what the reference shows is compared: a reference may hold fewer structures than a model knows.
+    only what the reference shows is compared: a reference may hold fewer structures than a model knows. One that shows
+    nothing says that there is nothing to find: all that is named or predicted is compared with that.
     """
     present = _values(b_labels)
     names_a, names_b = _structures(a), _structures(b)
@@ -155,7 +156,7 @@ def match_structures(
         return {n: (p, r) for n, (p, r) in named.items() if p or not set(r).isdisjoint(present)}
     name_of = {v: n for n, values in (names_a or names_b).items() for v in values}
     found: dict[str, list[int]] = {}
-    for v in present:
+    for v in present or sorted({*name_of, *_values(a_labels)}):
         found.setdefault(name_of.get(v, f"Label {v}"), []).append(v)
     return {n: (values, values) for n, values in found.items()}
 
@@ -274,7 +275,9 @@ def _cine(files: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     if len({f["reference"] for f in files}) != 1 or len(files) < 2:
         return None
     by_phase = sorted(files, key=lambda f: f["phase"])
-    names = by_phase[0]["structures"]
+    names = dict.fromkeys(n for f in by_phase for n in f["structures"])
+    if not names:
+        return None
     name = LV_CAVITY if LV_CAVITY in names else next(iter(names))
     phases = [f["phase"] for f in by_phase]
     volumes = {
