@@ -195,6 +195,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from . import measure
 
     document = measure.evaluate(Path(arguments.predicted), Path(arguments.reference), arguments.labels_suffix)
+    for line in measure.left_out(document):
+        print(line, file=sys.stderr)
     _say(arguments, document, measure.table(document))
     return jobs.EXIT_FINISHED
 

@@ -26,6 +26,8 @@ from .studies.volumes import stem
 
 Mask = npt.NDArray[np.bool_]
 LV_CAVITY = "LV cavity"
+#: Lines about what was not compared; the others are counted.
+MAX_TOLD = 5
 
 
 def dice(a: Mask, b: Mask) -> float:
@@ -175,25 +177,42 @@ def evaluate(predicted: Path, reference: Path, labels_suffix: str = "_seg") -> d
     Returns:
         ``{"structures": {name: {dice, hd95_mm, assd_mm, predicted_ml, reference_ml}}, "mean_dice", "files": [...]}``;
         over several files the figures are means, and for a cine of one view ``"cine"`` holds volumes and ejection
-        fraction.
+        fraction. ``"unpaired": {"predicted": [...], "reference": [...]}`` names the files of two folders that have no
+        partner, where there are any.
 
     Raises:
         StudyError: Nothing can be compared.
     """
-    cases = [c for pair in paired_files(predicted, reference, labels_suffix) for c in _phases(*pair)]
+    pairs, unpaired = paired_files(predicted, reference, labels_suffix)
+    cases = [c for pair in pairs for c in _phases(*pair)]
     files: list[dict[str, Any]] = []
     for a, b, phase in cases:
         scores = compare_files(a, b, phase).scores()
         files.append({"predicted": str(a), "reference": str(b), "phase": phase, "structures": scores})
     structures = _means([f["structures"] for f in files])
     known = [s["dice"] for s in structures.values() if s["dice"] is not None]
-    document = {"structures": structures, "mean_dice": float(np.mean(known)) if known else None, "files": files}
+    mean = float(np.mean(known)) if known else None
+    document: dict[str, Any] = {"structures": structures, "mean_dice": mean, "files": files}
+    if any(unpaired.values()):
+        document["unpaired"] = unpaired
     cine = _cine(files)
     return {**document, "cine": cine} if cine else document
 
 
-def paired_files(predicted: Path, reference: Path, suffix: str) -> list[tuple[Path, Path]]:
+def left_out(document: Mapping[str, Any]) -> list[str]:
+    """What :func:`evaluate` did not compare: a line each for the first few, and a count of the others."""
+    unpaired = document.get("unpaired", {"predicted": [], "reference": []})
+    lines = [f"{path} is left out: no reference has its name." for path in unpaired["predicted"]]
+    lines += [f"{path} is left out: no prediction has its name." for path in unpaired["reference"]]
+    more = len(lines) - MAX_TOLD
+    return [*lines[:MAX_TOLD], f"{more} more are left out; --json names all."] if more > 0 else lines
+
+
+def paired_files(predicted: Path, reference: Path, suffix: str) -> tuple[list[tuple[Path, Path]], dict[str, list[str]]]:
     """File pairs to compare: the two files, or the label files of two folders that have the same name.
+
+    Returns:
+        The pairs, and under ``"predicted"`` and ``"reference"`` the files that have no partner.
 
     Raises:
         StudyError: One is a file and the other a folder, one is absent, or no names match.
@@ -203,7 +222,7 @@ def paired_files(predicted: Path, reference: Path, suffix: str) -> list[tuple[Pa
             msg = f"{path} does not exist; give a label file or a folder of them."
             raise StudyError(msg)
     if predicted.is_file() and reference.is_file():
-        return [(predicted, reference)]
+        return [(predicted, reference)], {}
     if predicted.is_file() or reference.is_file():
         msg = f"{predicted} and {reference} must be two files or two folders."
         raise StudyError(msg)
@@ -212,7 +231,8 @@ def paired_files(predicted: Path, reference: Path, suffix: str) -> list[tuple[Pa
     if not shared:
         msg = f"No label file in {predicted} has the name of one in {reference}; name them alike."
         raise StudyError(msg)
-    return [(sides[0][n], sides[1][n]) for n in shared]
+    alone = [[str(path) for n, path in side.items() if n not in shared] for side in sides]
+    return [(sides[0][n], sides[1][n]) for n in shared], {"predicted": alone[0], "reference": alone[1]}
 
 
 def _label_files(folder: Path, suffix: str) -> dict[str, Path]:

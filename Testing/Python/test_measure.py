@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from SSLEngine.__main__ import main
 from SSLEngine.geometry import Plane
 from SSLEngine.measure import dice
 from SSLEngine.measure import ejection_fraction
@@ -256,6 +258,24 @@ def test_folders_are_paired_by_name(tmp_path: Path) -> None:
     assert len(found["files"]) == 2
     assert found["structures"]["LV cavity"]["dice"] == pytest.approx((1 + 2 * 8 / 24) / 2)
     assert "cine" not in found
+
+
+def test_files_without_a_partner_are_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = box((3, 8, 10), (7, 16, 26))
+    write(tmp_path / "pred" / "a_seg.nii.gz", labels)
+    write(tmp_path / "ref" / "a_seg.nii.gz", labels)
+    assert "unpaired" not in evaluate(tmp_path / "pred", tmp_path / "ref")
+    lone = write(tmp_path / "pred" / "b_seg.nii.gz", labels)
+    missed = [write(tmp_path / "ref" / f"c{k}_seg.nii.gz", labels) for k in range(6)]
+    words = ["evaluate", "--predicted", str(tmp_path / "pred"), "--reference", str(tmp_path / "ref"), "--json"]
+    assert main(words) == 0
+    told = capsys.readouterr()
+    document = json.loads(told.out)
+    assert document["unpaired"] == {"predicted": [str(lone)], "reference": [str(p) for p in missed]}
+    assert len(document["files"]) == 1
+    lines = told.err.splitlines()
+    assert [line.split()[0] for line in lines] == [str(lone), *map(str, missed[:4]), "2"]
+    assert lines[0].endswith("is left out: no reference has its name.")
 
 
 def test_a_reference_with_nothing_to_find_is_compared(tmp_path: Path) -> None:
