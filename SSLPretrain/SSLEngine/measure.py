@@ -178,23 +178,28 @@ def evaluate(predicted: Path, reference: Path, labels_suffix: str = "_seg") -> d
         ``{"structures": {name: {dice, hd95_mm, assd_mm, predicted_ml, reference_ml}}, "mean_dice", "files": [...]}``;
         over several files the figures are means, and for a cine of one view ``"cine"`` holds volumes and ejection
         fraction. ``"unpaired": {"predicted": [...], "reference": [...]}`` names the files of two folders that have no
-        partner, where there are any.
+        partner, where there are any; ``"missing_phases": [{"predicted", "reference", "phases"}]`` the labelled phases
+        of a cine that the prediction lacks. Without one of them no ejection fraction is given: it may be ED or ES.
 
     Raises:
         StudyError: Nothing can be compared.
     """
     pairs, unpaired = paired_files(predicted, reference, labels_suffix)
-    cases = [c for pair in pairs for c in _phases(*pair)]
+    cines = [(a, b, *_phases(a, b)) for a, b in pairs]
     files: list[dict[str, Any]] = []
-    for a, b, phase in cases:
-        scores = compare_files(a, b, phase).scores()
-        files.append({"predicted": str(a), "reference": str(b), "phase": phase, "structures": scores})
+    for _, b, found, _ in cines:
+        for phase, a in found.items():
+            scores = compare_files(a, b, phase).scores()
+            files.append({"predicted": str(a), "reference": str(b), "phase": phase, "structures": scores})
+    missing = [{"predicted": str(a), "reference": str(b), "phases": lacked} for a, b, _, lacked in cines if lacked]
     structures = _means([f["structures"] for f in files])
     known = [s["dice"] for s in structures.values() if s["dice"] is not None]
     mean = float(np.mean(known)) if known else None
     document: dict[str, Any] = {"structures": structures, "mean_dice": mean, "files": files}
     if any(unpaired.values()):
         document["unpaired"] = unpaired
+    if missing:
+        return {**document, "missing_phases": missing}
     cine = _cine(files)
     return {**document, "cine": cine} if cine else document
 
@@ -202,7 +207,12 @@ def evaluate(predicted: Path, reference: Path, labels_suffix: str = "_seg") -> d
 def left_out(document: Mapping[str, Any]) -> list[str]:
     """What :func:`evaluate` did not compare: a line each for the first few, and a count of the others."""
     unpaired = document.get("unpaired", {"predicted": [], "reference": []})
-    lines = [f"{path} is left out: no reference has its name." for path in unpaired["predicted"]]
+    lines = [
+        f"{m['predicted']} lacks phases that are labelled in {m['reference']} ({', '.join(map(str, m['phases']))}): "
+        "they are left out, and no ejection fraction is given."
+        for m in document.get("missing_phases", [])
+    ]
+    lines += [f"{path} is left out: no reference has its name." for path in unpaired["predicted"]]
     lines += [f"{path} is left out: no prediction has its name." for path in unpaired["reference"]]
     more = len(lines) - MAX_TOLD
     return [*lines[:MAX_TOLD], f"{more} more are left out; --json names all."] if more > 0 else lines
@@ -248,19 +258,23 @@ def _label_files(folder: Path, suffix: str) -> dict[str, Path]:
     return found
 
 
-def _phases(predicted: Path, reference: Path) -> list[tuple[Path, Path, int]]:
-    """A cine is compared in the phases that the reference has: ``<name>_phaseNNN.seg.nrrd`` lie beside the first."""
+def _phases(predicted: Path, reference: Path) -> tuple[dict[int, Path], list[int]]:
+    """Predicted file of each phase that is labelled in the reference, and the labelled phases that have none.
+
+    ``<name>_phaseNNN.seg.nrrd`` lie beside the first phase.
+    """
     drawn = read_label_file(reference).drawn_phases
     if predicted.name.endswith(".seg.nrrd"):
         name = predicted.name[: -len(".seg.nrrd")]
         files = {k: predicted.with_name(f"{name}_phase{k:03d}.seg.nrrd") if k else predicted for k in drawn}
+        found = {k: file for k, file in files.items() if file.is_file()}
     else:
-        files = {k: predicted for k in drawn if k < read_label_file(predicted).phases}
-    cases = [(file, reference, k) for k, file in files.items() if file.is_file()]
-    if not cases:
+        phases = read_label_file(predicted).phases
+        found = {k: predicted for k in drawn if k < phases}
+    if not found:
         msg = f"{predicted} has none of the phases that are labelled in {reference}; compare files of the same cine."
         raise StudyError(msg)
-    return cases
+    return found, [k for k in drawn if k not in found]
 
 
 def _means(results: Sequence[Mapping[str, Mapping[str, float | None]]]) -> dict[str, dict[str, float | None]]:

@@ -14,6 +14,7 @@ from SSLEngine.geometry import Plane
 from SSLEngine.measure import dice
 from SSLEngine.measure import ejection_fraction
 from SSLEngine.measure import evaluate
+from SSLEngine.measure import left_out
 from SSLEngine.measure import surface_distances
 from SSLEngine.measure import table
 from SSLEngine.segment import write_segmentation
@@ -244,6 +245,25 @@ def test_phases_that_nobody_drew_are_not_compared(tmp_path: Path) -> None:
     assert [f["phase"] for f in evaluate(tmp_path / "s.seg.nrrd", tmp_path / "r.nii.gz")["files"]] == [1, 2]
     with pytest.raises(StudyError, match="none of the phases"):
         evaluate(write(tmp_path / "one.nii.gz", cine[0]), tmp_path / "r.nii.gz")
+
+
+def test_labelled_phases_that_were_not_predicted_are_told_of(tmp_path: Path) -> None:
+    cine = np.stack([box((3, 8, 10), (7, 16, 10 + w)) for w in (16, 12, 8, 14)])
+    reference = write(tmp_path / "r.nii.gz", cine)
+    for k in (0, 1, 3):
+        write_named(tmp_path / ("p.seg.nrrd" if k == 0 else f"p_phase{k:03d}.seg.nrrd"), cine[k] * 1, {1: "LV cavity"})
+    shorter = write(tmp_path / "s.nii.gz", cine[:2])
+    for predicted, absent in ((tmp_path / "p.seg.nrrd", [2]), (shorter, [2, 3])):
+        found = evaluate(predicted, reference)
+        assert found["missing_phases"] == [{"predicted": str(predicted), "reference": str(reference), "phases": absent}]
+        assert [f["phase"] for f in found["files"]] == [k for k in range(4) if k not in absent]
+        assert "cine" not in found
+        (line,) = left_out(found)
+        assert line.startswith(f"{predicted} lacks phases")
+        assert f"({', '.join(map(str, absent))})" in line
+    whole = evaluate(reference, reference)
+    assert "missing_phases" not in whole
+    assert left_out(whole) == []
 
 
 def test_folders_are_paired_by_name(tmp_path: Path) -> None:
