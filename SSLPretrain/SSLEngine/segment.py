@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import re
 import tempfile
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+from collections.abc import Set
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -307,7 +309,8 @@ def segment_study(
     Args:
         segmenter: The model.
         study: A study; a single file read as one works too.
-        out: Ends in ``.seg.nrrd``. The first phase of the main view goes there, others beside it.
+        out: Ends in ``.seg.nrrd``. The first phase of the main view goes there, others beside it. In the end, further
+            phases of this name that an earlier run left there are removed.
         progress: ``progress(done, total, message)``.
 
     Returns:
@@ -340,7 +343,16 @@ def segment_study(
             )
         if progress:
             progress(number + 1, len(work), f"{view.name}, phase {phase + 1} of {view.phases}")
+    _remove_phases(out, {Path(o["file"]).name for o in outputs})
     return {"outputs": outputs, "cine": [c for c in map(partial(cine_summary, outputs), views) if c]}
+
+
+def _remove_phases(out: Path, written: Set[str]) -> None:
+    """Removes phases under an output's name that were not written now: they would be taken for those of this run."""
+    phase = re.compile(re.escape(out.name[: -len(EXTENSION)]) + r"_phase[0-9]{3}" + re.escape(EXTENSION))
+    for path in sorted(out.parent.iterdir()):
+        if phase.fullmatch(path.name) and path.name not in written and path.is_file():
+            path.unlink()
 
 
 def _parts(path: Path, view: View) -> list[tuple[Path, slice]]:

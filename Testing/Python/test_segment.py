@@ -225,6 +225,34 @@ def test_a_cine_gives_a_file_a_phase_and_volumes_that_follow_the_truth(tmp_path:
         assert output["phase"] == k
 
 
+def test_phases_of_an_earlier_run_do_not_stay_beside_those_of_a_later_one(tmp_path: Path) -> None:
+    out = tmp_path / "made[1].seg.nrrd"
+    others = [f"made[1]_phase{k}.seg.nrrd" for k in ("01", "0001", "001_slice002")]
+    others += [
+        "made[1]_2ch_phase001.seg.nrrd",
+        "made1_phase001.seg.nrrd",
+        "made[1]_phase001.nrrd",
+        "pre_phase001.seg.nrrd",
+    ]
+    for name in others:
+        (tmp_path / name).touch()
+    segment_study(segmenter(), toy_study(3, phases=4), out)
+    phases = [f"made[1]_phase{k:03d}.seg.nrrd" for k in (1, 2, 3)]
+    assert {p.name for p in tmp_path.iterdir()} == {out.name, *phases, *others}
+
+    class Broken(Threshold):
+        def forward(self, images: torch.Tensor, tasks: list[str]) -> dict[str, torch.Tensor]:
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        segment_study(Segmenter(Broken(), card(), CPU), toy_study(3), out)  # type: ignore[arg-type]
+    assert {p.name for p in tmp_path.iterdir()} == {out.name, *phases, *others}
+    segment_study(segmenter(), toy_study(3, phases=2), out)
+    assert {p.name for p in tmp_path.iterdir()} == {out.name, phases[0], *others}
+    segment_study(segmenter(), toy_study(3), out)
+    assert {p.name for p in tmp_path.iterdir()} == {out.name, *others}
+
+
 def test_slices_that_are_no_volume_get_a_file_each(tmp_path: Path) -> None:
     study = toy_study(3)
     view = study.views[0]
