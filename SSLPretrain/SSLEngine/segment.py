@@ -317,20 +317,26 @@ def segment_study(
         ``{"outputs": [{"file", "view", "role", "phase", "volumes_ml"}], "cine": [...]}``.
 
     Raises:
-        OSError: A file cannot be written.
+        OSError: A file cannot be written; where that can be seen beforehand, none is.
         StudyError: The output's name is wrong.
     """
     if not out.name.endswith(EXTENSION):
         msg = f"The output {out} must end in {EXTENSION}, Slicer's segmentation format."
         raise StudyError(msg)
-    check_writable(out)
     views = ordered(segmenter.views(study))
-    work = [(view, phase) for view in views for phase in range(view.phases)]
+    work = [
+        (view, phase, _parts(output_path(out, view, phase, view is views[0]), view))
+        for view in views
+        for phase in range(view.phases)
+    ]
+    # Longer names are made of the one that was given: all are looked at, so that no run ends half-way.
+    for _, _, parts in work:
+        for file, _ in parts:
+            _check_file(file)
     outputs: list[dict[str, Any]] = []
-    for number, (view, phase) in enumerate(work):
+    for number, (view, phase, parts) in enumerate(work):
         result = segmenter.segment(study, view, phase)
-        path = output_path(out, view, phase, view is views[0])
-        for file, part in _parts(path, view):
+        for file, part in parts:
             write_segmentation(file, result.labels[part], view.planes[part], segmenter.card.labels)
             outputs.append(
                 {
@@ -345,6 +351,19 @@ def segment_study(
             progress(number + 1, len(work), f"{view.name}, phase {phase + 1} of {view.phases}")
     _remove_phases(out, {Path(o["file"]).name for o in outputs})
     return {"outputs": outputs, "cine": [c for c in map(partial(cine_summary, outputs), views) if c]}
+
+
+def _check_file(file: Path) -> None:
+    """Looks whether a file could be written, also under a long name in a folder that is still to be made."""
+    check_writable(file)
+    there = next(place for place in file.absolute().parents if place.exists())
+    try:
+        (there / file.name).lstat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        error.filename = str(file)
+        raise
 
 
 def _remove_phases(out: Path, written: Set[str]) -> None:

@@ -361,6 +361,22 @@ def test_what_cannot_be_written_or_done_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_nothing_is_computed_where_one_of_the_files_cannot_be_written(tmp_path: Path) -> None:
+    seen: list[str] = []
+    for folder in (tmp_path, tmp_path / "to" / "make"):
+        long = folder / f"{'a' * 240}.seg.nrrd"
+        with pytest.raises(OSError, match="too long") as caught:
+            segment_study(segmenter(), toy_study(3, phases=2), long, lambda *_: seen.append("computed"))
+        assert caught.value.filename == str(output_path(long, toy_study(3).views[0], 1, True))
+    (tmp_path / "made_phase001.seg.nrrd").mkdir()
+    with pytest.raises(IsADirectoryError, match="made_phase001"):
+        segment_study(
+            segmenter(), toy_study(3, phases=2), tmp_path / "made.seg.nrrd", lambda *_: seen.append("computed")
+        )
+    assert seen == []
+    assert [p.name for p in tmp_path.iterdir()] == ["made_phase001.seg.nrrd"]
+
+
 def test_more_structures_than_a_byte_counts_are_refused_before_training() -> None:
     study = toy_study(0)
     grains = np.arange(study.views[0].pixels().size, dtype=np.int16).reshape(study.views[0].shape)
