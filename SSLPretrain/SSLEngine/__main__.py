@@ -250,6 +250,9 @@ def study_labels(arguments: argparse.Namespace) -> int:
     except ValueError:
         msg = f"--counts expects numbers, for instance 1,2,5,10, and found '{counts}'."
         raise SettingsError(msg) from None
+    if arguments.init and (arguments.pretext or arguments.pretrain_steps):
+        msg = "--pretext and --pretrain-steps have no effect beside --init, whose model is pretrained; leave them out."
+        raise SettingsError(msg)
     if not arguments.init:
         shared = {k: v for k, v in common.items() if k in SHARED_SETTINGS}
         pretext = (arguments.pretext or "positions").split(",")
@@ -292,6 +295,9 @@ def _target_settings(arguments: argparse.Namespace) -> dict[str, Any]:
         settings["target"] = arguments.target
     if arguments.transfer:
         settings["transfer"] = arguments.transfer
+    if arguments.groups and settings.get("target") != "classification":
+        msg = "--groups is for --target classification; leave it out."
+        raise SettingsError(msg)
     if arguments.groups:
         settings.setdefault("data", {})["groups"] = str(Path(arguments.groups).resolve())
     return settings

@@ -44,6 +44,7 @@ from .structures import terminology_entry
 from .studies import Study
 from .studies import StudyError
 from .studies import View
+from .studies.reading import refuse_inputs
 from .studies.study import UNKNOWN
 from .studies.volumes import itk_image
 from .studies.volumes import write_image
@@ -318,7 +319,7 @@ def segment_study(
 
     Raises:
         OSError: A file cannot be written; where that can be seen beforehand, none is.
-        StudyError: The output's name is wrong.
+        StudyError: The output's name is wrong, or that of a file of the exam.
     """
     if not out.name.endswith(EXTENSION):
         msg = f"The output {out} must end in {EXTENSION}, Slicer's segmentation format."
@@ -330,9 +331,10 @@ def segment_study(
         for phase in range(view.phases)
     ]
     # Longer names are made of the one that was given: all are looked at, so that no run ends half-way.
-    for _, _, parts in work:
-        for file, _ in parts:
-            _check_file(file)
+    files = [file for _, _, parts in work for file, _ in parts]
+    refuse_inputs(study, files)
+    for file in files:
+        _check_file(file)
     outputs: list[dict[str, Any]] = []
     for number, (view, phase, parts) in enumerate(work):
         result = segmenter.segment(study, view, phase)

@@ -21,9 +21,9 @@ from slicer_standin import census
 
 ROOT = Path(__file__).resolve().parents[2]
 PANELS = sorted((ROOT / "SSLSegmentation" / "SSLPanels").glob("*.py"))
-#: Files of the panels that are made from SSLPretrain's .ui file, and one that stands for both.
+#: Files of the panels that are made from SSLPretrain's .ui file, and those that stand for both.
 PRETRAIN = ("SSLPretrain", "cohort_panel", "training_panel", "jobs_panel", "pretrain_self_test")
-BOTH = ("monitor", "module_widget")
+BOTH = ("devices", "monitor", "module_widget")
 FILES = [ROOT / "SSLPretrain" / "SSLPretrain.py", ROOT / "SSLSegmentation" / "SSLSegmentation.py", *PANELS]
 
 
@@ -171,7 +171,7 @@ def test_uses_of_widgets_are_those_of_the_real_application(path: Path, module: s
     reader.visit(ast.parse(path.read_text(encoding="utf-8")))
     assert not reader.wrong, "\n".join(reader.wrong)
     if path.stem in ("training_panel", "exam_panel", "segmentation_self_test", "monitor"):
-        assert reader.seen > 15, "the reader must find the uses"
+        assert reader.seen >= 15, "the reader must find the uses"
 
 
 @pytest.mark.parametrize(

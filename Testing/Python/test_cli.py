@@ -191,6 +191,8 @@ BAD = [
     ["finetune", "--data", "{cohort}", "--out", "{tmp}/out", "--target", "classification", "--transfer", "multitask"],
     ["study-labels", "--data", "{cohort}", "--out", "{tmp}/out", "--network", "mask-rcnn", "--pretext", "positions"],
     ["pretrain", "--data", "{cohort}", "--out", "{tmp}/out", "--device", "foo"],
+    ["study-labels", "--data", "{cohort}", "--out", "{tmp}/out", "--init", "{model}", "--pretext", "positions"],
+    ["finetune", "--data", "{cohort}", "--out", "{tmp}/out", "--groups", "{tmp}/text"],
     ["pretrain", "--job", "{tmp}/empty"],
     ["job", "status", "{tmp}/empty"],
     ["job", "stop", "{tmp}/absent"],

@@ -198,11 +198,12 @@ def test_of_workers_that_start_at_once_one_runs(folder: Path, python: list[str])
     assert not (folder / jobs.CLAIM_FILE).exists()
 
 
-def test_what_a_killed_worker_held_is_let_go(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_killed_worker_held_is_let_go(folder: Path, python: list[str]) -> None:
     (folder / jobs.CLAIM_FILE).touch()
-    monkeypatch.setattr(jobs, "CLAIM_S", 0.2)
-    with jobs.worker(folder, echo=False):
-        assert state(folder) == jobs.RUNNING
+    long_ago = time.time() - 60
+    os.utime(folder / jobs.CLAIM_FILE, (long_ago, long_ago))
+    jobs.start(folder, python)
+    until(lambda: jobs.status(folder).step > 0)
     assert not (folder / jobs.CLAIM_FILE).exists()
 
 

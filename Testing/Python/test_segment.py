@@ -49,6 +49,7 @@ from toy_exams import laid
 from toy_exams import off_centre
 from toy_exams import stored
 from toy_exams import toy_study
+from toy_exams import write_toy_cohort
 
 CPU = torch.device("cpu")
 #: Values as a file might have them: not in order, with a hole.
@@ -129,6 +130,17 @@ def test_labels_lie_on_the_structures_and_on_the_images_own_grid(tmp_path: Path,
     # Pixels of 5 x 6 mm through a grid of 2.5 mm and back: only borders may differ.
     assert overlap(labels, truth, 7, 1) > 0.9
     assert overlap(labels, truth, 3, 2) > 0.75
+
+
+def test_labels_that_a_person_has_drawn_are_not_written_over(tmp_path: Path) -> None:
+    exam = write_toy_cohort(tmp_path / "exams", 1) / "toy-000"
+    image = sitk.ReadImage(str(exam / "sax_seg.nii.gz"))
+    (exam / "sax_seg.nii.gz").unlink()
+    sitk.WriteImage(image, str(exam / "sax.seg.nrrd"))
+    before = (exam / "sax.seg.nrrd").read_bytes()
+    with pytest.raises(StudyError, match=r"sax\.seg\.nrrd is a file of the exam itself"):
+        segment_study(segmenter(), read_study(exam), exam / "sax.seg.nrrd")
+    assert (exam / "sax.seg.nrrd").read_bytes() == before
 
 
 @pytest.mark.parametrize("how", STORED)
