@@ -115,7 +115,7 @@ class Pulse:
         self._last = now
         self.ticks += 1
 
-    def stop(self, most: float = 0.1) -> None:
+    def stop(self, most: float = 0.2) -> None:
         """Ends; a window that follows a job must never have blocked its event loop for longer, in seconds."""
         self.timer.stop()
         assert self.ticks > 20
