@@ -555,7 +555,10 @@ def test_verbs_end_to_end(
         (["classify", "--model", model], "one study, or --cohort"),
         (["segment", "--model", model, groups_cohort / "toy-100", "--out", tmp_path / "x.seg.nrrd"], "classify"),
         (["planes", "--model", model, groups_cohort / "toy-100"], "pretext crossings"),
-        (["finetune", "--data", groups_cohort, "--out", tmp_path / "j", "--groups", tmp_path / "no"], "does not exist"),
+        (
+            ["finetune", "--data", groups_cohort, "--out", tmp_path / "j", *options, "--groups", tmp_path / "no"],
+            "exist",
+        ),
     ):
         code, _, error = run(*words)
         assert code == 2
