@@ -557,7 +557,7 @@ def test_verbs_end_to_end(
         (["planes", "--model", model, groups_cohort / "toy-100"], "pretext crossings"),
         (
             ["finetune", "--data", groups_cohort, "--out", tmp_path / "j", *options, "--groups", tmp_path / "no"],
-            "exist",
+            "does not exist",
         ),
     ):
         code, _, error = run(*words)
