@@ -219,9 +219,11 @@ def _number_labels(cohort: Cohort, view: View) -> None:
     """
     numbers: dict[int, int] = {}
     for value, name in view.label_names.items():
-        same = [v for v, known in cohort.label_names.items() if structure(known).name == structure(name).name]
-        if rest := [v for v in same if v not in numbers.values()]:
-            numbers[value] = rest[0]
+        alike = (v for v, known in cohort.label_names.items() if structure(known).name == structure(name).name)
+        # Of two labels with one name each has a number of its own.
+        known_as = next((v for v in alike if v not in numbers.values()), None)
+        if known_as is not None:
+            numbers[value] = known_as
         elif value not in cohort.label_names:
             numbers[value] = value
         else:

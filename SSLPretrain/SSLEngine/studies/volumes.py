@@ -226,9 +226,6 @@ def _load_series(path: str, stamp: tuple[int, int]) -> npt.NDArray[Any]:
 
 
 def _load(path: str) -> npt.NDArray[Any]:
-    if path.lower().endswith(".gz"):
-        # ITK does not look at the checksum: what was damaged on its way would become an image.
-        check_sum(Path(path))
     with quiet_itk():
         return sitk.GetArrayFromImage(sitk.ReadImage(path))
 
@@ -246,6 +243,9 @@ def load_array(header: VolumeHeader, phase: int = 0) -> npt.NDArray[Any]:
     try:
         state = path.stat()
         stamp = (state.st_mtime_ns, state.st_size)
+        if path.name.lower().endswith(".gz"):
+            # ITK does not look at the checksum: what was damaged on its way would become an image.
+            check_sum(path, stamp)
         array = _load(str(path)) if header.phases == 1 else _load_series(str(path), stamp)
     except (RuntimeError, OSError) as error:
         raise _unreadable(path, error) from error
