@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -114,20 +115,29 @@ def finetune(arguments: argparse.Namespace) -> int:
 
 
 def segment(arguments: argparse.Namespace) -> int:
-    """Segments a study, a view or a cine."""
+    """Segments a study, a view or a cine, or all studies of a folder."""
     from .models import load_model
     from .segment import Segmenter
+    from .segment import segment_cohort
     from .segment import segment_study
+    from .studies import read_cohort
     from .studies import read_study
     from .training import choose_device
 
+    _check_one_or_many(arguments)
     device = choose_device(arguments.device)
     network, card = load_model(Path(arguments.model))
     segmenter = Segmenter(network, card, device, arguments.largest_component)
-    study = read_study(Path(arguments.input), labels_suffix=arguments.labels_suffix)
-
-    document = segment_study(segmenter, study, Path(arguments.out), _show)
-    _say(arguments, document, "\n".join(o["file"] for o in document["outputs"]))
+    out, suffix = Path(arguments.out), arguments.labels_suffix
+    if arguments.cohort:
+        cohort = read_cohort(Path(arguments.cohort), labels_suffix=suffix, progress=_show)
+        document = segment_cohort(segmenter, cohort, out, _show)
+        _tell_left_out(document)
+        outputs = [o for study in document["studies"] for o in study["outputs"]]
+    else:
+        document = segment_study(segmenter, read_study(Path(arguments.input), labels_suffix=suffix), out, _show)
+        outputs = document["outputs"]
+    _say(arguments, document, "\n".join(o["file"] for o in outputs))
     return jobs.EXIT_FINISHED
 
 
@@ -138,17 +148,14 @@ def classify(arguments: argparse.Namespace) -> int:
     from .studies import read_study
     from .training import choose_device
 
-    if bool(arguments.input) == bool(arguments.cohort):
-        msg = "classify needs one study, or --cohort with a folder of studies."
-        raise SettingsError(msg)
+    _check_one_or_many(arguments)
     classifier = classes.read_classifier(Path(arguments.model), choose_device(arguments.device))
     if arguments.cohort:
         groups = Path(arguments.groups) if arguments.groups else None
         suffix = arguments.labels_suffix
         cohort = read_cohort(Path(arguments.cohort), labels_suffix=suffix, groups=groups, progress=_show)
         document = classes.classify_cohort(classifier, cohort.studies, _show)
-        for item in document["left_out"]:
-            print(f"{item['study']} is left out: {item['why']}", file=sys.stderr)
+        _tell_left_out(document)
         text = classes.table(document["studies"], document["scores"])
     else:
         study = read_study(Path(arguments.input), labels_suffix=arguments.labels_suffix)
@@ -514,6 +521,17 @@ def _meant(error: OSError) -> str:
     return name.removesuffix(f".{os.getpid()}.part")
 
 
+def _check_one_or_many(arguments: argparse.Namespace) -> None:
+    if bool(arguments.input) == bool(arguments.cohort):
+        msg = f"{arguments.verb} needs one study, or --cohort with a folder of studies."
+        raise SettingsError(msg)
+
+
+def _tell_left_out(document: Mapping[str, Any]) -> None:
+    for item in document["left_out"]:
+        print(f"{item['study']} is left out: {item['why']}", file=sys.stderr)
+
+
 def _show(done: int, total: int, message: str = "") -> None:
     """Progress on stderr: stdout is for the result."""
     print(f"{done} of {total}: {message}".rstrip(": "), file=sys.stderr, flush=True)
@@ -573,7 +591,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     sub = verb("segment", segment)
     sub.add_argument("--model", required=True)
-    sub.add_argument("input", metavar="INPUT", help="study folder or image file")
+    sub.add_argument("input", metavar="INPUT", nargs="?", help="study folder or image file")
+    sub.add_argument("--cohort", metavar="DIR", help="segment all studies of a folder, --out being a folder too")
     sub.add_argument("--out", required=True, metavar="FILE.seg.nrrd")
     sub.add_argument("--device", default="auto")
     sub.add_argument("--largest-component", action="store_true", help="keep the largest part of each structure")

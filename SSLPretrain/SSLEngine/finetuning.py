@@ -50,6 +50,7 @@ from .starting import agreed_network
 from .starting import check_transfer
 from .starting import choose_labelled
 from .structures import structure
+from .structures import unnamed
 from .studies import Study
 from .studies import StudyError
 from .targets import Segmentation
@@ -252,7 +253,7 @@ def label_names(studies: Sequence[Study], known: Mapping[int, str], settings: Fi
             "are the most that can be learned: check that they are label maps, or merge labels."
         )
         raise StudyError(msg)
-    return {v: given.get(v, f"Label {v}") for v in sorted(values)}
+    return {v: given.get(v, unnamed(v)) for v in sorted(values)}
 
 
 def label_entry(index: int, value: int, name: str) -> dict[str, Any]:

@@ -260,14 +260,6 @@ class Line:
         xy = np.asarray(pixels, dtype=np.float64)
         return np.asarray(xy @ self.coefficients[:2] + self.coefficients[2])
 
-    def transported(self, matrix: npt.ArrayLike) -> Line:
-        """The line after the pixels moved by the homogeneous 3x3 ``matrix``: ``l' = A^-T l``.
-
-        Its values at corresponding points are unchanged, so they are mm on the image as it was before.
-        """
-        inverse = np.linalg.inv(np.asarray(matrix, dtype=np.float64))
-        return Line(self.coefficients @ inverse, self.angle_deg)
-
 
 def plane_angle_deg(first: Plane, second: Plane) -> float:
     """Angle between two planes, 0 (parallel) to 90 degrees."""
@@ -414,22 +406,7 @@ def towards(vector: npt.ArrayLike, direction: npt.ArrayLike) -> Array:
 
 
 # ---------------------------------------------------------------------------------------------
-# Pixel transforms, homogeneous 3x3, acting on (x, y, 1)
-
-
-def resize_matrix(scale_x: float, scale_y: float) -> Array:
-    """Resize with pixel-edge alignment: ``x' = k (x + 0.5) - 0.5``."""
-    return np.array([[scale_x, 0, 0.5 * scale_x - 0.5], [0, scale_y, 0.5 * scale_y - 0.5], [0, 0, 1.0]])
-
-
-def shift_matrix(x: float, y: float) -> Array:
-    """Moves every pixel by ``(x, y)``; a crop that starts at ``(x0, y0)`` is a shift by its negative."""
-    return np.array([[1, 0, x], [0, 1, y], [0, 0, 1.0]])
-
-
-def flip_matrix(width: int) -> Array:
-    """Mirrors left and right on an image of ``width`` columns: ``x' = W - 1 - x``."""
-    return np.array([[-1, 0, width - 1], [0, 1, 0], [0, 0, 1.0]])
+# Pixels of one plane as pixels of another
 
 
 def turned(plane: Plane, right: npt.ArrayLike, down: npt.ArrayLike) -> Plane:

@@ -18,7 +18,9 @@ from monai.metrics import compute_hausdorff_distance
 
 from .geometry import Plane
 from .structures import structure
+from .structures import unnamed
 from .studies import StudyError
+from .studies.cohort import names_of
 from .studies.labels import LabelFile
 from .studies.labels import read_label_file
 from .studies.reading import MAX_LABEL_VALUE
@@ -121,11 +123,7 @@ def compare_files(predicted: Path, reference: Path, phase: int = 0) -> Compariso
         if count > MAX_LABEL_VALUE:
             msg = f"{path} holds {count} different values: it is an image; give the label map that belongs to it."
             raise StudyError(msg)
-    pairs = match_structures(a, b, *labels)
-    if not pairs and a.names and b.names:
-        msg = f"{predicted} and {reference} share no structure by name; check that they belong together."
-        raise StudyError(msg)
-    return Comparison(labels[0], labels[1], pairs, _spacing(planes))
+    return Comparison(labels[0], labels[1], match_structures(a, b, *labels), _spacing(planes))
 
 
 def _spacing(planes: Sequence[Plane]) -> tuple[float, float, float]:
@@ -145,29 +143,34 @@ def match_structures(
 ) -> dict[str, tuple[list[int], list[int]]]:
     """Structures of the reference with their values in both files: by name where both have names, else by value.
 
-    Segments that are aliases of one structure count as one. Empty where both have names and share none. Without names
-    only what the reference shows is compared: a reference may hold fewer structures than a model knows. One that shows
-    nothing says that there is nothing to find: all that is named or predicted is compared with that.
+    Segments that are aliases of one structure count as one. Without names only what the reference shows is compared: a
+    reference may hold fewer structures than a model knows. One that shows nothing says that there is nothing to find:
+    all that is named or predicted is compared with that.
+
+    Raises:
+        StudyError: Both have names and share none.
     """
     present = _values(b_labels)
     names_a, names_b = _structures(a), _structures(b)
     if names_a and names_b:
         if names_a.keys().isdisjoint(names_b):
-            return {}
+            msg = f"{a.header.path} and {b.header.path} share no structure by name; check that they belong together."
+            raise StudyError(msg)
         named = {n: (names_a.get(n, []), values) for n, values in names_b.items()}
         return {n: (p, r) for n, (p, r) in named.items() if p or not set(r).isdisjoint(present)}
     name_of = {v: n for n, values in (names_a or names_b).items() for v in values}
     found: dict[str, list[int]] = {}
     for v in present or sorted({*name_of, *_values(a_labels)}):
-        found.setdefault(name_of.get(v, f"Label {v}"), []).append(v)
+        found.setdefault(name_of.get(v, unnamed(v)), []).append(v)
     return {n: (values, values) for n, values in found.items()}
 
 
 def _structures(file: LabelFile) -> dict[str, list[int]]:
-    """Values of each structure that a file names."""
+    """Values of each structure that has a name, of itself or by the exam or dataset that it lies in."""
     found: dict[str, list[int]] = {}
-    for value, name in file.names.items():
-        found.setdefault(structure(name, value).name, []).append(value)
+    for value, name in names_of(file).items():
+        if name != unnamed(value):
+            found.setdefault(structure(name, value).name, []).append(value)
     return found
 
 
@@ -225,7 +228,7 @@ def paired_files(predicted: Path, reference: Path, suffix: str) -> tuple[list[tu
         The pairs, and under ``"predicted"`` and ``"reference"`` the files that have no partner.
 
     Raises:
-        StudyError: One is a file and the other a folder, one is absent, or no names match.
+        StudyError: One is a file and the other a folder, one is absent, no names match, or two of a folder are alike.
     """
     for path in (predicted, reference):
         if not path.exists():
@@ -246,15 +249,19 @@ def paired_files(predicted: Path, reference: Path, suffix: str) -> tuple[list[tu
 
 
 def _label_files(folder: Path, suffix: str) -> dict[str, Path]:
-    found = {}
+    found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
         # Later phases are found beside the first one.
         if re.search(r"\.(nii|nii\.gz|nrrd|mha)$", name) and not re.search(r"_phase\d{3}\.seg\.nrrd$", name):
             key = str(Path(name).with_name(stem(path)))
             is_label = name.endswith(".seg.nrrd") or key.endswith(suffix)
+            short = key.removesuffix(suffix)
+            if is_label and short in found:
+                msg = f"{found[short]} and {path} are labels of one name, '{short}'; remove or rename one of them."
+                raise StudyError(msg)
             if is_label:
-                found[key[: -len(suffix)] if key.endswith(suffix) else key] = path
+                found[short] = path
     return found
 
 

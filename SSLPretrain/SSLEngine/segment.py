@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import re
 import tempfile
-from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -41,9 +40,12 @@ from .slices import sampling_grid
 from .slices import standardise
 from .structures import Structure
 from .structures import terminology_entry
+from .studies import Cohort
 from .studies import Study
 from .studies import StudyError
 from .studies import View
+from .studies.cohort import NNUNET_IMAGES
+from .studies.reading import Progress
 from .studies.reading import refuse_inputs
 from .studies.study import UNKNOWN
 from .studies.volumes import itk_image
@@ -287,14 +289,9 @@ def _header(labels: LabelMap, entries: Sequence[Mapping[str, Any]]) -> dict[str,
     return fields
 
 
-def output_path(out: Path, view: View, phase: int, first_view: bool) -> Path:
-    """Where a result goes: ``out`` itself for the first phase of the first view, else named beside it."""
-    name = out.name[: -len(EXTENSION)]
-    if not first_view:
-        name += f"_{view.name}"
-    if phase:
-        name += f"_phase{phase:03d}"
-    return out.with_name(name + EXTENSION)
+def phase_path(out: Path, phase: int) -> Path:
+    """Where a phase of a view goes whose first one goes to ``out``."""
+    return out if phase == 0 else out.with_name(f"{out.name[: -len(EXTENSION)]}_phase{phase:03d}{EXTENSION}")
 
 
 def ordered(views: Sequence[View]) -> list[View]:
@@ -302,16 +299,14 @@ def ordered(views: Sequence[View]) -> list[View]:
     return sorted(views, key=lambda v: -len(v.planes))
 
 
-def segment_study(
-    segmenter: Segmenter, study: Study, out: Path, progress: Callable[[int, int, str], None] | None = None
-) -> dict[str, Any]:
+def segment_study(segmenter: Segmenter, study: Study, out: Path, progress: Progress | None = None) -> dict[str, Any]:
     """Segments every fitting view and phase of a study and writes the label maps.
 
     Args:
         segmenter: The model.
         study: A study; a single file read as one works too.
         out: Ends in ``.seg.nrrd``. The first phase of the main view goes there, others beside it. In the end, further
-            phases of this name that an earlier run left there are removed.
+            phases of these names that an earlier run left there are removed.
         progress: ``progress(done, total, message)``.
 
     Returns:
@@ -325,8 +320,65 @@ def segment_study(
         msg = f"The output {out} must end in {EXTENSION}, Slicer's segmentation format."
         raise StudyError(msg)
     views = ordered(segmenter.views(study))
+    name = out.name[: -len(EXTENSION)]
+    others = {view.name: out.with_name(f"{name}_{view.name}{EXTENSION}") for view in views[1:]}
+    return _segment_views(segmenter, study, {views[0].name: out, **others}, progress)
+
+
+def segment_cohort(segmenter: Segmenter, cohort: Cohort, out: Path, progress: Progress | None = None) -> dict[str, Any]:
+    """Segments all studies of a cohort into a folder, where ``evaluate`` finds each result by its image's name.
+
+    Args:
+        segmenter: The model.
+        cohort: The studies; one that cannot be segmented does not stop the others.
+        out: The folder. What comes from ``COHORT/heart-1/sax.nii.gz`` goes to ``heart-1/sax.seg.nrrd`` in it, what
+            comes from DICOM to ``study/view.seg.nrrd``, a case of an nnU-Net dataset to ``case.seg.nrrd``.
+        progress: ``progress(done, total, message)``.
+
+    Returns:
+        ``{"studies": [{"study", "outputs", "cine"}], "left_out": [{"study", "why"}]}``.
+
+    Raises:
+        OSError: A file cannot be written.
+        StudyError: The folder is one of the cohort's own, or no study could be segmented.
+    """
+    if cohort.path.resolve() in (out.resolve(), *out.resolve().parents):
+        msg = f"{out} lies in the cohort, whose exams would take the results for labels; choose a folder outside it."
+        raise StudyError(msg)
+    done: list[dict[str, Any]] = []
+    left_out: list[dict[str, str]] = []
+    for number, study in enumerate(cohort.studies):
+        if progress:
+            progress(number, len(cohort.studies), study.name)
+        try:
+            targets = {view.name: out / result_place(cohort, study, view) for view in segmenter.views(study)}
+            done.append({"study": study.name, **_segment_views(segmenter, study, targets)})
+        except StudyError as error:
+            left_out.append({"study": study.name, "why": str(error)})
+    if not done:
+        raise StudyError(left_out[0]["why"])
+    return {"studies": done, "left_out": left_out}
+
+
+def result_place(cohort: Cohort, study: Study, view: View) -> Path:
+    """Where a view's result goes, relative to the folder of a cohort's results."""
+    inside = view.source.is_file() and cohort.path in view.source.parents
+    if not inside:
+        place = Path(study.name)
+    elif cohort.path / NNUNET_IMAGES == view.source.parent:
+        place = Path()
+    else:
+        place = view.source.parent.relative_to(cohort.path)
+    return place / f"{view.name}{EXTENSION}"
+
+
+def _segment_views(
+    segmenter: Segmenter, study: Study, targets: Mapping[str, Path], progress: Progress | None = None
+) -> dict[str, Any]:
+    """As :func:`segment_study`; ``targets`` says by the views' names where the first phase of each goes."""
+    views = ordered([view for view in study.views if view.name in targets])
     work = [
-        (view, phase, _parts(output_path(out, view, phase, view is views[0]), view))
+        (view, phase, _parts(phase_path(targets[view.name], phase), view))
         for view in views
         for phase in range(view.phases)
     ]
@@ -351,7 +403,8 @@ def segment_study(
             )
         if progress:
             progress(number + 1, len(work), f"{view.name}, phase {phase + 1} of {view.phases}")
-    _remove_phases(out, {Path(o["file"]).name for o in outputs})
+    for target in targets.values():
+        _remove_phases(target, {Path(o["file"]).name for o in outputs})
     return {"outputs": outputs, "cine": [c for c in map(partial(cine_summary, outputs), views) if c]}
 
 

@@ -96,6 +96,11 @@ def structure(name: str, value: int = 1) -> Structure:
     return Structure(name, colour, TISSUE_CATEGORY, ("SCT", "85756007", "Tissue"))
 
 
+def unnamed(value: int) -> str:
+    """What a label value is called that nothing names."""
+    return f"Label {value}"
+
+
 def terminology_entry(item: Structure) -> str:
     """The structure as Slicer's serialised terminology entry (``Segment.TerminologyEntry``)."""
     terminology = "Segmentation category and type - 3D Slicer General Anatomy list"

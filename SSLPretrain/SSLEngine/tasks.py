@@ -128,6 +128,7 @@ def segment(
     """Segments one study into ``out`` (``.seg.nrrd``), or every study of a cohort into the folder ``out``."""
     from .models import load_model
     from .segment import Segmenter
+    from .segment import segment_cohort
     from .segment import segment_study
     from .studies import read_cohort
     from .studies import read_study
@@ -141,13 +142,12 @@ def segment(
         jobs.write_json(_folder(reporter) / RESULT_FILE, document)
         _forget(reporter, Path(input))
         return f"Segmented {input} into {len(document['outputs'])} files"
-    studies = read_cohort(Path(cohort), labels_suffix=labels_suffix, progress=_tell(reporter)).studies
-    documents = {}
-    for number, study in enumerate(studies):
-        _tell(reporter)(number, len(studies), study.name)
-        documents[study.name] = segment_study(segmenter, study, Path(out) / study.name / "segmentation.seg.nrrd")
-    jobs.write_json(_folder(reporter) / RESULT_FILE, {"studies": documents})
-    return f"Segmented {len(studies)} exams into {out}"
+    found = read_cohort(Path(cohort), labels_suffix=labels_suffix, progress=_tell(reporter))
+    document = segment_cohort(segmenter, found, Path(out), _tell(reporter))
+    for item in document["left_out"]:
+        reporter.event("warning", message=f"{item['study']} is left out: {item['why']}")
+    jobs.write_json(_folder(reporter) / RESULT_FILE, document)
+    return f"Segmented {len(document['studies'])} exams into {out}"
 
 
 def _forget(reporter: Reporter, handed_over: Path) -> None:

@@ -17,6 +17,7 @@ from slicer.i18n import tr as _
 from SSLScene import charts
 from SSLScene import segments
 from SSLScene import undo
+from SSLScene.cines import playing
 from SSLScene.exams import SceneExam
 from SSLScene.exams import SceneView
 from SSLScene.tables import add_text_table
@@ -94,7 +95,7 @@ def _segmentations(
         for k, node in enumerate(nodes):
             files = [[Path(o["file"]) for o in outputs if o["phase"] == phase][k] for phase in phases]
             frames = _frames(exam, item, node, k, dict(zip(phases, files, strict=True)))
-            yield from segments.playing(slicer.mrmlScene, item, [node], frames)
+            yield from playing(slicer.mrmlScene, item.volume, [node], frames, corrected=True)
     return nodes
 
 

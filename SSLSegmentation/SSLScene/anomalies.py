@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,12 +21,11 @@ from SSLEngine.studies.volumes import read_header
 
 from . import overlays
 from . import undo
+from .cines import playing
 from .exams import SceneExam
 from .exams import SceneView
 from .exams import image_data
-from .exams import sequence_of
 from .host import SceneError
-from .host import new_node
 from .tables import add_text_table
 
 #: Slices that the table names.
@@ -116,29 +116,19 @@ def _show_view(
         node.SetAttribute(undo.OWNER, exam.token)
     yield
     if item.browser is not None and headers[0].phases == item.browser.GetNumberOfItems():
-        yield from _play(scene, item, item.browser, maps, headers)
+        frames = _frames(headers, maps, item.browser.GetSelectedItemNumber())
+        yield from playing(scene, item.volume, maps, frames)
     return maps
 
 
-def _play(
-    scene: Any, item: SceneView, browser: Any, maps: Sequence[Any], headers: Sequence[VolumeHeader]
-) -> Generator[None, None, None]:
-    """All phases of the maps as sequences in step with the cine's images; the maps become proxies."""
-    images = sequence_of(scene, item.volume)
-    sequences = [new_node(scene, "vtkMRMLSequenceNode", f"{node.GetName()} frames") for node in maps]
-    for sequence in sequences:
-        sequence.SetIndexName(images.GetIndexName())
-        sequence.SetIndexUnit(images.GetIndexUnit())
-    shown = browser.GetSelectedItemNumber()
+def _frames(headers: Sequence[VolumeHeader], maps: Sequence[Any], shown: int) -> Iterator[tuple[int, Sequence[Any]]]:
+    """The maps themselves, showing one phase after the other, last the one that is looked at."""
     for phase in (*(k for k in range(headers[0].phases) if k != shown), shown):
         frame = _frame(headers, phase)
         parts = [frame] if len(maps) == 1 else [frame[k : k + 1] for k in range(len(maps))]
-        for node, sequence, part in zip(maps, sequences, parts, strict=True):
+        for node, part in zip(maps, parts, strict=True):
             node.SetAndObserveImageData(image_data(part))
-            sequence.SetDataNodeAtValue(node, images.GetNthIndexValue(phase))
-        yield
-    for node, sequence in zip(maps, sequences, strict=True):
-        browser.AddProxyNode(node, sequence, False)
+        yield phase, maps
 
 
 def _table(scene: Any, exam: SceneExam, chosen: Sequence[SceneView], document: Mapping[str, Any]) -> Any:

@@ -36,6 +36,8 @@ from SSLEngine.studies.study import View
 from . import coordinates
 from . import roles
 from . import undo
+from .cines import browser_of
+from .cines import sequence_of
 from .host import SceneError
 from .host import new_node
 from .host import sequences_logic
@@ -384,17 +386,6 @@ def _times(sequence: Any) -> tuple[float, ...]:
         return tuple(scale * float(sequence.GetNthIndexValue(k)) for k in range(sequence.GetNumberOfDataNodes()))
     except ValueError:
         return ()
-
-
-def browser_of(scene: Any, node: Any) -> Any | None:
-    """The sequence browser whose proxy a node is, or None."""
-    return sequences_logic(scene).GetFirstBrowserNodeForProxyNode(node)
-
-
-def sequence_of(scene: Any, node: Any) -> Any:
-    """The sequence whose proxy a node is, or None."""
-    browser = browser_of(scene, node)
-    return None if browser is None else browser.GetSequenceNode(node)
 
 
 def set_role(scene: Any, item: SceneView, role: str) -> None:

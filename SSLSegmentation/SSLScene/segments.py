@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Generator
-from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,15 +17,16 @@ import vtk
 from SSLEngine.geometry import Plane
 from SSLEngine.structures import structure
 from SSLEngine.structures import terminology_entry
+from SSLEngine.structures import unnamed
 
 from . import undo
+from .cines import playing
 from .exams import ROLE
 from .exams import VIEW
 from .exams import SceneExam
 from .exams import SceneView
 from .exams import array_of
 from .exams import put_under
-from .exams import sequence_of
 from .exams import volume_node
 from .host import SceneError
 from .host import new_node
@@ -88,7 +88,8 @@ def _load_labels(scene: Any, exam: SceneExam) -> Generator[tuple[int, int, str],
         yield done, total, item.view.name
         if item.view.phases > 1:
             others = ((k, _add_phase(scene, exam, item, k)) for k in range(1, item.view.phases))
-            for _ in playing(scene, item, nodes, itertools.chain([(0, nodes)], others)):
+            frames = itertools.chain([(0, nodes)], others)
+            for _ in playing(scene, item.volume, nodes, frames, corrected=True):
                 yield done, total, item.view.name
             done += item.view.phases - 1
     return made
@@ -101,35 +102,6 @@ def _add_phase(scene: Any, exam: SceneExam, item: SceneView, phase: int) -> list
     # The names may be those of all views of the exam: only what was drawn in this one becomes a segment.
     names = {value: name for value, name in item.view.label_names.items() if (labels == value).any()}
     return add_labels(scene, exam, item, labels, names, f"{item.view.name} labels")
-
-
-def playing(
-    scene: Any, item: SceneView, nodes: Sequence[Any], frames: Iterable[tuple[int, Sequence[Any]]]
-) -> Generator[None, None, None]:
-    """Lets segmentations of a cine follow the phase that is shown, one phase at each step.
-
-    Args:
-        scene: The MRML scene.
-        item: The cine.
-        nodes: The segmentations that are shown, which become proxies.
-        frames: Phases, each with its segmentations in the nodes' order: the nodes themselves, or others, which go.
-    """
-    images = sequence_of(scene, item.volume)
-    sequences = [new_node(scene, "vtkMRMLSequenceNode", f"{node.GetName()} frames") for node in nodes]
-    for sequence in sequences:
-        sequence.SetIndexName(images.GetIndexName())
-        sequence.SetIndexUnit(images.GetIndexUnit())
-    for phase, made in frames:
-        for node, sequence, frame in zip(nodes, sequences, made, strict=True):
-            sequence.SetDataNodeAtValue(frame, images.GetNthIndexValue(phase))
-            if frame is not node:
-                undo.remove_nodes(scene, [frame])
-        yield
-    browser: Any = item.browser
-    for node, sequence in zip(nodes, sequences, strict=True):
-        browser.AddProxyNode(node, sequence, False)
-        # Corrections are made on the proxy and must not be lost when another phase is shown.
-        browser.SetSaveChanges(sequence, True)
 
 
 def _segmentation(
@@ -153,7 +125,7 @@ def _segmentation(
     segmentation = node.GetSegmentation()
     for k in range(segmentation.GetNumberOfSegments()):
         segment = segmentation.GetNthSegment(k)
-        describe(segment, names.get(segment.GetLabelValue(), f"Label {segment.GetLabelValue()}"))
+        describe(segment, names.get(segment.GetLabelValue(), unnamed(segment.GetLabelValue())))
     for value in sorted(set(names) - {0} - {int(v) for v in np.unique(labels)}):
         # A structure that was looked for and not found is an empty segment, not a missing one.
         empty = segmentation.GetSegment(segmentation.AddEmptySegment("", names[value]))

@@ -108,6 +108,10 @@ def test_json_is_one_document_and_nothing_else(
     found = document(["segment", "--model", model, toy_cohort / "toy-000", "--out", out, "--json"], capsys)
     assert found["outputs"][0]["file"] == str(out)
     assert out.is_file()
+    found = document(["segment", "--model", model, "--cohort", toy_cohort, "--out", tmp_path / "all", "--json"], capsys)
+    assert [study["study"] for study in found["studies"]] == [f"toy-00{k}" for k in range(6)]
+    assert found["left_out"] == []
+    assert (tmp_path / "all" / "toy-005" / "sax.seg.nrrd").is_file()
 
     truth = toy_cohort / "toy-000" / "sax_seg.nii.gz"
     found = document(["evaluate", "--predicted", truth, "--reference", truth, "--json"], capsys)
@@ -171,6 +175,8 @@ BAD = [
     ["segment", "--model", "{tmp}/text", "{cohort}/toy-000", "--out", "{tmp}/out/o.seg.nrrd"],
     ["segment", "--model", "{model}", "{tmp}/absent", "--out", "{tmp}/out/o.seg.nrrd"],
     ["segment", "--model", "{model}", "{cohort}/toy-000", "--out", "{tmp}/out/o.nii"],
+    ["segment", "--model", "{model}", "--out", "{tmp}/out/o.seg.nrrd"],
+    ["segment", "--model", "{model}", "{cohort}/toy-000", "--cohort", "{cohort}", "--out", "{tmp}/out"],
     ["segment", "--model", "{model}", "{cohort}/toy-000", "--out", "{tmp}/out/o.seg.nrrd", "--device", "cuda:99"],
     ["evaluate", "--predicted", "{tmp}/absent", "--reference", "{cohort}"],
     ["evaluate", "--predicted", "{tmp}/text", "--reference", "{tmp}/text"],

@@ -20,15 +20,12 @@ from SSLEngine.geometry import Plane
 from SSLEngine.geometry import crossing_line
 from SSLEngine.geometry import crossing_point
 from SSLEngine.geometry import crossing_segment
-from SSLEngine.geometry import flip_matrix
 from SSLEngine.geometry import line_direction
 from SSLEngine.geometry import long_axis
 from SSLEngine.geometry import plane_angle_deg
 from SSLEngine.geometry import plane_to_plane
 from SSLEngine.geometry import planes_of_affine
 from SSLEngine.geometry import planes_of_volume
-from SSLEngine.geometry import resize_matrix
-from SSLEngine.geometry import shift_matrix
 from SSLEngine.geometry import slice_places
 from SSLEngine.geometry import slice_positions
 from SSLEngine.geometry import stack_normal
@@ -250,26 +247,6 @@ def test_two_lines_meet_where_three_planes_do(host: Plane, first: Plane, second:
     assert np.allclose(at(host, *pixel), np.linalg.solve(normals, levels), atol=1e-5)
 
 
-@given(
-    any_plane(),
-    any_plane(),
-    st.lists(st.floats(-0.6, 0.6), min_size=4, max_size=4),
-    st.floats(-50, 50),
-    st.floats(-50, 50),
-)
-@QUICK
-def test_a_line_goes_with_its_pixels_under_any_affine_map(
-    host: Plane, guest: Plane, linear: list[float], x: float, y: float
-) -> None:
-    line = crossing_line(host, guest)
-    matrix = np.array([[1 + linear[0], linear[1], x], [linear[2], -1 + linear[3], y], [0, 0, 1.0]])
-    assume(line is not None and abs(np.linalg.det(matrix)) > 0.05)
-    assert line is not None
-    pixels = np.array([[0, 0], [31, 7], [12, 55.0]])
-    moved = pixels @ matrix[:2, :2].T + matrix[:2, 2]
-    assert np.allclose(line.transported(matrix).distance(moved), line.distance(pixels), atol=1e-7)
-
-
 @given(any_plane(), any_plane())
 @QUICK
 def test_turned_pixels_stay_where_they_are_and_lie_as_wanted_however_they_were_stored(plane: Plane, way: Plane) -> None:
@@ -298,20 +275,6 @@ def test_nearly_parallel_planes_have_no_line() -> None:
         tilt = rotation(np.radians(degrees), 0, 0)
         guest = Plane(np.array([0, 25.0, 0]), tilt[:, 0], tilt[:, 1], (1, 1), (50, 50))
         assert (crossing_line(host, guest) is not None) == crosses
-
-
-def test_pixel_transforms_do_to_positions_what_they_do_to_images() -> None:
-    image = np.random.default_rng(0).random((6, 9))
-    x, y = 2, 4
-    moved = flip_matrix(9) @ [x, y, 1]
-    assert image[:, ::-1][int(moved[1]), int(moved[0])] == image[y, x]
-    moved = shift_matrix(-1, -3) @ [x, y, 1]
-    assert image[3:, 1:][int(moved[1]), int(moved[0])] == image[y, x]
-    # Every pixel becomes a block of 3 x 2; the old centre lies in the middle of the block.
-    large = np.repeat(np.repeat(image, 2, axis=0), 3, axis=1)
-    columns = [c for c in range(27) if large[2 * y, c] == image[y, x]]
-    rows = [r for r in range(12) if large[r, 3 * x] == image[y, x]]
-    assert np.allclose(resize_matrix(3, 2) @ [x, y, 1], [np.mean(columns), np.mean(rows), 1])
 
 
 # ---------------------------------------------------------------------------------------------

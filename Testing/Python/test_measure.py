@@ -151,6 +151,35 @@ def test_segments_of_one_structure_count_as_one(tmp_path: Path) -> None:
         assert found[1]["predicted_ml"] == pytest.approx(6 * 8 * 16 * np.prod(SPACING) / 1000)
 
 
+def test_a_bare_label_map_has_the_names_of_its_exam_or_dataset(tmp_path: Path) -> None:
+    cavity, muscle = box((3, 8, 10), (7, 16, 26)), box((3, 18, 10), (7, 22, 26))
+    names = {7: "LV cavity", 9: "LV myocardium"}
+    predicted = write_named(tmp_path / "p.seg.nrrd", cavity * 7 + muscle * 9, names)
+    exam = write(tmp_path / "exam" / "sax_seg.nii.gz", cavity * 1 + muscle * 2)
+    case = write(tmp_path / "raw" / "labelsTr" / "heart.nii.gz", cavity * 1 + muscle * 2)
+    told = {"1": "LV", "2": "myo"}
+    (exam.parent / "study.json").write_text(json.dumps({"labels": told}), encoding="utf-8")
+    (tmp_path / "raw" / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "LV": 1, "myo": 2}}))
+    for reference in (exam, case):
+        found = evaluate(predicted, reference)["structures"]
+        assert {n: s["dice"] for n, s in found.items()} == {"LV cavity": 1.0, "LV myocardium": 1.0}
+    # A model that was trained on labels without names calls them by their values, which says no more than these.
+    numbered = write_named(tmp_path / "n.seg.nrrd", cavity * 1 + muscle * 2, {1: "Label 1", 2: "Label 2"})
+    assert evaluate(numbered, exam)["structures"]["LV cavity"]["dice"] == 1.0
+    (exam.parent / "study.json").write_text("{", encoding="utf-8")
+    with pytest.raises(StudyError, match=r"study\.json is not readable JSON"):
+        evaluate(predicted, exam)
+
+
+def test_labels_of_one_name_are_refused(tmp_path: Path) -> None:
+    labels = box((3, 8, 10), (7, 16, 26))
+    for side in ("pred", "ref"):
+        write(tmp_path / side / "sax_seg.nii.gz", labels)
+    write_named(tmp_path / "pred" / "sax.seg.nrrd", labels * 1, {1: "LV cavity"})
+    with pytest.raises(StudyError, match=r"sax\.seg\.nrrd and .*sax_seg\.nii\.gz are labels of one name, 'sax'"):
+        evaluate(tmp_path / "pred", tmp_path / "ref")
+
+
 def test_names_that_have_nothing_in_common_and_images_are_refused(tmp_path: Path) -> None:
     labels = box((3, 8, 10), (7, 16, 26))
     predicted = write_named(tmp_path / "p.seg.nrrd", labels * 1, {1: "LV cavity"})

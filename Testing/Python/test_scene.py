@@ -28,6 +28,7 @@ from vtkmodules.util.numpy_support import vtk_to_numpy  # noqa: E402
 
 from SSLScene import anomalies  # noqa: E402
 from SSLScene import charts  # noqa: E402
+from SSLScene import cines  # noqa: E402
 from SSLScene import classes  # noqa: E402
 from SSLScene import coordinates  # noqa: E402
 from SSLScene import crossings  # noqa: E402
@@ -151,7 +152,7 @@ def test_cine_plays(scene: Any) -> None:
     for phase in (0, 3, 1):
         item.browser.SetSelectedItemNumber(phase)
         np.testing.assert_array_equal(exams.array_of(item.volume), item.view.pixels(phase))
-    sequence = exams.sequence_of(scene, item.volume)
+    sequence = cines.sequence_of(scene, item.volume)
     assert [sequence.GetNthIndexValue(k) for k in range(4)] == ["0", "40", "80", "120"]
     assert census(scene)["vtkMRMLScalarVolumeNode"] == 3
 

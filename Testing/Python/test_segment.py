@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import nn
 
 from SSLEngine.finetuning import label_names
 from SSLEngine.geometry import Plane
+from SSLEngine.measure import evaluate
 from SSLEngine.models import SEGMENTATION
 from SSLEngine.models import Card
 from SSLEngine.models import load_model
@@ -22,7 +24,8 @@ from SSLEngine.segment import Segmenter
 from SSLEngine.segment import cine_summary
 from SSLEngine.segment import fitting_views
 from SSLEngine.segment import keep_largest
-from SSLEngine.segment import output_path
+from SSLEngine.segment import phase_path
+from SSLEngine.segment import segment_cohort
 from SSLEngine.segment import segment_study
 from SSLEngine.segment import voxel_ml
 from SSLEngine.segment import write_segmentation
@@ -40,10 +43,12 @@ from SSLEngine.structures import terminology_entry
 from SSLEngine.studies import Study
 from SSLEngine.studies import StudyError
 from SSLEngine.studies import View
+from SSLEngine.studies import read_cohort
 from SSLEngine.studies import read_study
 from toy_exams import AXIS
 from toy_exams import INFERIOR
 from toy_exams import LATERAL
+from toy_exams import NAMES
 from toy_exams import STORED
 from toy_exams import laid
 from toy_exams import off_centre
@@ -278,10 +283,67 @@ def test_slices_that_are_no_volume_get_a_file_each(tmp_path: Path) -> None:
 
 
 def test_other_views_and_phases_are_named_beside_the_first(tmp_path: Path) -> None:
-    out, view = tmp_path / "a.b.seg.nrrd", toy_study(0).views[1]
-    assert output_path(out, view, 0, True) == out
-    assert output_path(out, view, 0, False).name == "a.b_2ch.seg.nrrd"
-    assert output_path(out, view, 12, False).name == "a.b_2ch_phase012.seg.nrrd"
+    both = Segmenter(Threshold(), replace(card(), roles=["sax", "2ch"]), CPU)  # type: ignore[arg-type]
+    document = segment_study(both, toy_study(0, phases=2), tmp_path / "a.b.seg.nrrd")
+    names = ["a.b.seg.nrrd", "a.b_phase001.seg.nrrd", "a.b_2ch.seg.nrrd", "a.b_2ch_phase001.seg.nrrd"]
+    assert [Path(o["file"]).name for o in document["outputs"]] == names
+
+
+def write_nnunet(cohort: Path, folder: Path) -> None:
+    """The short axes of a cohort as an nnU-Net raw dataset."""
+    for number, exam in enumerate(sorted(cohort.iterdir())):
+        for name, place in (("sax", f"imagesTr/heart_{number}_0000"), ("sax_seg", f"labelsTr/heart_{number}")):
+            target = folder / f"{place}.nii.gz"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes((exam / f"{name}.nii.gz").read_bytes())
+    labels = {"background": 0, **{name: value for value, name in NAMES.items()}}
+    (folder / "dataset.json").write_text(json.dumps({"labels": labels}), encoding="utf-8")
+
+
+def test_all_exams_of_a_folder_are_segmented_where_evaluation_finds_them(tmp_path: Path) -> None:
+    cohort, out = write_toy_cohort(tmp_path / "exams", 2, phases=2), tmp_path / "results"
+    told: list[tuple[int, int, str]] = []
+    document = segment_cohort(segmenter(), read_cohort(cohort), out, lambda *step: told.append(step))
+    assert told == [(0, 2, "toy-000"), (1, 2, "toy-001")]
+    assert [study["study"] for study in document["studies"]] == ["toy-000", "toy-001"]
+    assert document["left_out"] == []
+    files = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    assert files == {f"toy-00{k}/sax{phase}.seg.nrrd" for k in (0, 1) for phase in ("", "_phase001")}
+    scores = evaluate(out, cohort)
+    assert len(scores["files"]) == 4
+    assert scores["mean_dice"] > 0.7
+    assert not scores["unpaired"]["predicted"]
+
+    write_nnunet(cohort, tmp_path / "raw")
+    segment_cohort(segmenter(), read_cohort(tmp_path / "raw"), tmp_path / "cases")
+    scores = evaluate(tmp_path / "cases", tmp_path / "raw" / "labelsTr", "")
+    assert len(scores["files"]) == 4
+    assert not any(scores.get("unpaired", {}).values())
+    assert scores["mean_dice"] > 0.7
+
+
+def test_an_exam_of_a_folder_that_cannot_be_segmented_does_not_stop_the_others(tmp_path: Path) -> None:
+    cohort = read_cohort(write_toy_cohort(tmp_path / "exams", 3))
+    for study in (cohort.studies[0], cohort.studies[2]):
+        study.organ = "knee"
+        for view in study.views:
+            view.role = "sag"
+    of_hearts = Segmenter(Threshold(), replace(card(), organ="heart"), CPU)  # type: ignore[arg-type]
+    document = segment_cohort(of_hearts, cohort, tmp_path / "results")
+    assert [study["study"] for study in document["studies"]] == ["toy-001"]
+    assert [item["study"] for item in document["left_out"]] == ["toy-000", "toy-002"]
+    assert all("shows a knee" in item["why"] for item in document["left_out"])
+    cohort.studies = cohort.studies[:1]
+    with pytest.raises(StudyError, match="toy-000 shows a knee"):
+        segment_cohort(of_hearts, cohort, tmp_path / "results")
+
+
+def test_results_of_a_folder_do_not_go_among_its_exams(tmp_path: Path) -> None:
+    cohort = read_cohort(write_toy_cohort(tmp_path / "exams", 1))
+    for out in (tmp_path / "exams", tmp_path / "exams" / "results", tmp_path / "exams" / "toy-000" / ".." / "new"):
+        with pytest.raises(StudyError, match="outside it"):
+            segment_cohort(segmenter(), cohort, out)
+    assert not list((tmp_path / "exams").rglob("*.seg.nrrd"))
 
 
 def test_a_file_alone_is_segmented_too(tmp_path: Path) -> None:
@@ -379,7 +441,7 @@ def test_nothing_is_computed_where_one_of_the_files_cannot_be_written(tmp_path: 
         long = folder / f"{'a' * 240}.seg.nrrd"
         with pytest.raises(OSError, match="too long") as caught:
             segment_study(segmenter(), toy_study(3, phases=2), long, lambda *_: seen.append("computed"))
-        assert caught.value.filename == str(output_path(long, toy_study(3).views[0], 1, True))
+        assert caught.value.filename == str(phase_path(long, 1))
     (tmp_path / "made_phase001.seg.nrrd").mkdir()
     with pytest.raises(IsADirectoryError, match="made_phase001"):
         segment_study(

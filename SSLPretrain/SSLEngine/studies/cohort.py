@@ -21,6 +21,7 @@ from .dicom import group_exams
 from .groups import GROUPS_FILE
 from .groups import assign_groups
 from .labels import MAX_VALUE
+from .labels import LabelFile
 from .labels import Labels
 from .reading import OVERRIDES_FILE
 from .reading import Progress
@@ -29,6 +30,7 @@ from .reading import fill_study
 from .reading import links_in
 from .reading import list_files
 from .reading import may_be_dicom
+from .reading import read_overrides
 from .reading import report_foreign
 from .reading import why_nothing
 from .study import Irregularity
@@ -312,6 +314,16 @@ def _nnunet_labels(path: Path, problems: list[Irregularity]) -> dict[int, str]:
         so = "each value is learned by itself, with a number where it has no name of its own"
         problems.append(Irregularity(str(file), what, so))
     return named
+
+
+def names_of(file: LabelFile) -> Mapping[int, str]:
+    """Names of a label file's values: its own, else those that its study or nnU-Net dataset gives.
+
+    Raises:
+        StudyError: There is a ``study.json`` beside it that cannot be used.
+    """
+    folder = file.header.path.absolute().parent
+    return file.names or read_overrides(folder).labels or _nnunet_labels(folder.parent, [])
 
 
 # ---------------------------------------------------------------------------------------------

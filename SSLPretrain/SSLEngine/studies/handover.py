@@ -23,10 +23,9 @@ from .study import Irregularity
 from .study import Study
 from .study import StudyError
 from .study import View
+from .volumes import PART_BYTES
 
 HANDOVER_FILE = "handover.json"
-#: So much is written at a time.
-PART_BYTES = 1 << 24
 
 
 def hand_over(study: Study, folder: Path) -> Iterator[tuple[int, int, str]]:
