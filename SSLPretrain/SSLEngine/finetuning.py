@@ -43,6 +43,7 @@ from .settings import Grid
 from .settings import Network
 from .settings import parse
 from .settings import plain
+from .slices import HOST_ROLES
 from .slices import SliceSet
 from .starting import Start
 from .starting import agreed_grid
@@ -200,6 +201,7 @@ def segmentation_card(
     run: Run, settings: Finetune, start: Start, described: Network, grid: Grid, names: Mapping[int, str], organ: str
 ) -> Card:
     """What the model of a fine-tuning run says about itself."""
+    learned = torch.cat([stream.indices for stream in run.streams])
     return Card(
         kind="segmentation",
         network=plain(described),
@@ -210,7 +212,7 @@ def segmentation_card(
         pretexts=start.card.pretexts if start.card else {},
         labels=[label_entry(k + 1, value, name) for k, (value, name) in enumerate(names.items())],
         scores=run.history[-1] if run.history else {},
-        provenance=provenance(settings.seed, run.slices, run.streams[0].indices, start.card, settings.transfer),
+        provenance=provenance(settings.seed, run.slices, learned, start.card, settings.transfer),
     )
 
 
@@ -228,7 +230,7 @@ def _multitask_pretexts(settings: Finetune, start: Start) -> list[Pretext]:
 
 
 def label_names(studies: Sequence[Study], known: Mapping[int, str], settings: Finetune) -> dict[int, str]:
-    """Label values that occur in the studies, in increasing order, with their names.
+    """Label values that occur in the views that are learned from, in increasing order, with their names.
 
     Raises:
         StudyError: There are none, or more than a network tells apart.
@@ -236,7 +238,7 @@ def label_names(studies: Sequence[Study], known: Mapping[int, str], settings: Fi
     values: set[int] = set()
     given: dict[int, str] = dict(known)
     for study in studies:
-        for view in study.views:
+        for view in (view for view in study.views if view.role in HOST_ROLES):
             given.update({v: n for v, n in view.label_names.items() if v not in given})
             for phase in range(view.phases if view.labelled else 0):
                 labels = view.labels(phase)

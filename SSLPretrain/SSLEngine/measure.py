@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -179,10 +180,11 @@ def evaluate(predicted: Path, reference: Path, labels_suffix: str = "_seg") -> d
 
     Returns:
         ``{"structures": {name: {dice, hd95_mm, assd_mm, predicted_ml, reference_ml}}, "mean_dice", "files": [...]}``;
-        over several files the figures are means, and for a cine of one view ``"cine"`` holds volumes and ejection
-        fraction. ``"unpaired": {"predicted": [...], "reference": [...]}`` names the files of two folders that have no
-        partner, where there are any; ``"missing_phases": [{"predicted", "reference", "phases"}]`` the labelled phases
-        of a cine that the prediction lacks. Without one of them no ejection fraction is given: it may be ED or ES.
+        over several files the figures are means, and for a cine of one stack ``"cine"`` holds volumes and ejection
+        fraction of the LV cavity. ``"unpaired": {"predicted": [...], "reference": [...]}`` names the files of two
+        folders that have no partner, where there are any; ``"missing_phases": [{"predicted", "reference", "phases"}]``
+        the labelled phases of a cine that the prediction lacks. Without one of them no ejection fraction is given: it
+        may be ED or ES.
 
     Raises:
         StudyError: Nothing can be compared.
@@ -190,10 +192,12 @@ def evaluate(predicted: Path, reference: Path, labels_suffix: str = "_seg") -> d
     pairs, unpaired = paired_files(predicted, reference, labels_suffix)
     cines = [(a, b, *_phases(a, b)) for a, b in pairs]
     files: list[dict[str, Any]] = []
+    slices = 0
     for _, b, found, _ in cines:
         for phase, a in found.items():
-            scores = compare_files(a, b, phase).scores()
-            files.append({"predicted": str(a), "reference": str(b), "phase": phase, "structures": scores})
+            compared = compare_files(a, b, phase)
+            slices = len(compared.reference)
+            files.append({"predicted": str(a), "reference": str(b), "phase": phase, "structures": compared.scores()})
     missing = [{"predicted": str(a), "reference": str(b), "phases": lacked} for a, b, _, lacked in cines if lacked]
     structures = _means([f["structures"] for f in files])
     known = [s["dice"] for s in structures.values() if s["dice"] is not None]
@@ -203,7 +207,8 @@ def evaluate(predicted: Path, reference: Path, labels_suffix: str = "_seg") -> d
         document["unpaired"] = unpaired
     if missing:
         return {**document, "missing_phases": missing}
-    cine = _cine(files)
+    # The area of one slice is no volume of a ventricle.
+    cine = _cine(files) if slices > 1 else None
     return {**document, "cine": cine} if cine else document
 
 
@@ -295,6 +300,11 @@ def _means(results: Sequence[Mapping[str, Mapping[str, float | None]]]) -> dict[
     return means
 
 
+def ventricle(structures: Iterable[str]) -> str | None:
+    """The structure that an ejection fraction is of: the LV cavity, or label 1 where the labels have no names."""
+    return next((name for name in (LV_CAVITY, unnamed(1)) if name in structures), None)
+
+
 def ejection_fraction(volumes_ml: Sequence[float], phases: Sequence[int] = ()) -> dict[str, float | int] | None:
     """ED and ES phase (largest and smallest cavity), their volumes in ml, and the ejection fraction in percent.
 
@@ -312,14 +322,13 @@ def ejection_fraction(volumes_ml: Sequence[float], phases: Sequence[int] = ()) -
 
 
 def _cine(files: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Volumes over the phases of one view, from the LV cavity or else the first structure."""
+    """Volumes over the phases of one view and ejection fraction of its ventricle; None without one."""
     if len({f["reference"] for f in files}) != 1 or len(files) < 2:
         return None
     by_phase = sorted(files, key=lambda f: f["phase"])
-    names = dict.fromkeys(n for f in by_phase for n in f["structures"])
-    if not names:
+    name = ventricle({n for f in by_phase for n in f["structures"]})
+    if name is None:
         return None
-    name = LV_CAVITY if LV_CAVITY in names else next(iter(names))
     phases = [f["phase"] for f in by_phase]
     volumes = {
         side: [f["structures"].get(name, {}).get(f"{side}_ml") or 0.0 for f in by_phase]

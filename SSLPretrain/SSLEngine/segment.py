@@ -26,8 +26,8 @@ from .geometry import Plane
 from .geometry import plane_to_plane
 from .instances import class_shares
 from .jobs import check_writable
-from .measure import LV_CAVITY
 from .measure import ejection_fraction
+from .measure import ventricle
 from .models import SEGMENTATION
 from .models import Card
 from .settings import Grid
@@ -439,11 +439,16 @@ def _parts(path: Path, view: View) -> list[tuple[Path, slice]]:
 
 
 def cine_summary(outputs: Sequence[Mapping[str, Any]], view: View) -> dict[str, Any] | None:
-    """Volumes by phase, ED, ES and ejection fraction of a cine view; None for a still image."""
+    """Volumes by phase of a cine view, and ED, ES and ejection fraction of a ventricle; None for a still image.
+
+    The area of a single slice is no volume of a ventricle, and other structures have no ejection fraction.
+    """
     curve = {o["phase"]: o["volumes_ml"] for o in outputs if o["view"] == view.name}
     if len(curve) < 2:
         return None
     names = list(next(iter(curve.values())))
-    main = LV_CAVITY if LV_CAVITY in names else names[0]
+    cavity = ventricle(names)
+    main = cavity or names[0]
     volumes = [curve[p][main] for p in sorted(curve)]
-    return {"view": view.name, "structure": main, "volumes_ml": volumes, **(ejection_fraction(volumes) or {})}
+    function = ejection_fraction(volumes) if cavity and len(view.planes) > 1 else None
+    return {"view": view.name, "structure": main, "volumes_ml": volumes, **(function or {})}

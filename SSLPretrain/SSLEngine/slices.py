@@ -60,7 +60,7 @@ UPRIGHT = {
     "sag": (_POSTERIOR, _INFERIOR),
 }
 
-#: Stored slices are cut to this many patch sides, so that a shifted patch still sees real surroundings.
+#: Stored slices are this many patch sides wide, so that a shifted patch still sees real surroundings.
 MARGIN = 1.5
 
 
@@ -169,12 +169,15 @@ def standardise(pixels: npt.NDArray[np.float32], clip_percent: tuple[float, floa
     return ((clipped - clipped.mean()) / deviation if deviation > 1e-6 else np.zeros_like(clipped)).astype(np.float32)
 
 
-def network_plane(plane: Plane, spacing_mm: float, side: int, centre: Array | None, role: str = UNKNOWN) -> Plane:
+def network_plane(
+    plane: Plane, spacing_mm: float, side: int, centre: Array | None, role: str = UNKNOWN, margin: float = 1.0
+) -> Plane:
     """The square of ``side`` pixels in the slice's plane that is kept, round ``centre`` (LPS) or the image's centre.
 
     The middle of the square is put as near to the wanted centre as the image allows: a square that fits is kept inside.
     It is turned as :data:`UPRIGHT` says for the role, so that a network sees an image alike however its rows and
-    columns were stored; where the role is unknown it lies as stored.
+    columns were stored; where the role is unknown it lies as stored. With a ``margin`` it is so many times as large
+    round the same middle, and may well reach over the edge of the image.
     """
     if role in UPRIGHT:
         plane = turned(plane, *UPRIGHT[role])
@@ -185,6 +188,8 @@ def network_plane(plane: Plane, spacing_mm: float, side: int, centre: Array | No
     low, high = half - 0.5, whole - half
     middle = np.where(low <= high, np.clip(middle, low, np.maximum(low, high)), (whole - 0.5) / 2)
     corner = plane.to_patient(middle)
+    # Whole pixels on both sides, so that the pixels of the square itself are the same with and without a margin.
+    side += 2 * round(side * (margin - 1) / 2)
     offset = (side - 1) / 2 * spacing_mm
     origin = corner - offset * plane.x_direction - offset * plane.y_direction
     return Plane(origin, plane.x_direction, plane.y_direction, spacing, (side, side), plane.thickness)
@@ -318,14 +323,13 @@ def study_records(
         classes: Label values, in the order of the class indices 1, 2, ...
         left_out: Slices that are not wanted.
     """
-    side = int(grid.patch * MARGIN) // 2 * 2
     for view in study.views:
         if view.role not in HOST_ROLES:
             continue
         near, centre = comparable(study, view), crop_centre(study, view, grid)
         guests = guests_of(near)
         axis = anatomical_axis(guests)
-        hosts = [network_plane(p, grid.spacing_mm, side, centre, view.role) for p in view.planes]
+        hosts = [network_plane(p, grid.spacing_mm, grid.patch, centre, view.role, MARGIN) for p in view.planes]
         boxes = [acquired_box(p, h) for p, h in zip(view.planes, hosts, strict=True)]
         others = {role: plane for role, plane in guests.items() if role != view.role}
         stacks = {role: planes for role, planes in stacks_of(near).items() if role != view.role}

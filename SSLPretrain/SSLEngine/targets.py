@@ -50,14 +50,15 @@ def class_weights(labels: torch.Tensor, classes: int) -> torch.Tensor:
     """Weights ``(classes + 1,)`` in the loss: one over the root of a class's share of the pixels, their mean 1.
 
     A meniscus is a thousandth of a knee, and unweighted it is learned long after the bones: with two synthetic knees
-    and 300 steps, the mean Dice of all structures is 0.60 with these weights and 0.21 without.
+    and 300 steps, the mean Dice of all structures is 0.60 with these weights and 0.21 without. A class that no pixel
+    belongs to weighs nothing.
 
     Args:
         labels: Class indices of any shape.
         classes: Number of structures.
     """
     share = torch.bincount(labels.flatten().long(), minlength=classes + 1).float() / labels.numel()
-    weights = share.clamp(min=1e-6).rsqrt()
+    weights = torch.where(share > 0, share.clamp(min=1e-6).rsqrt(), 0.0)
     return weights / (weights * share).sum()
 
 

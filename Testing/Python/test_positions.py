@@ -168,15 +168,26 @@ def test_lines_that_meet_at_too_small_an_angle_teach_nothing(
     assert np.isfinite(points).any() == present
 
 
+def widened(plane: Plane) -> Plane:
+    """The plane with 10 more pixels on each side."""
+    return replace(plane, origin=plane.to_patient([-10, -10]), size=(plane.size[0] + 20, plane.size[1] + 20))
+
+
 def test_positions_that_leave_the_image_are_dropped_and_the_others_stay() -> None:
     host = short_axis()
-    near_border = replace(host, plane=facing(MEETING, RIGHT_TO_LEFT, TO_FEET, (2.0, 3.0), (9.0, 2.0)))
-    found = position_centres(near_border, CROSS)
-    # Two steps left of column 9 is -3, one step is column 3; one step above row 2 is -2.
-    assert np.isnan(found[[0, 1, 2]]).all()
-    assert np.allclose(found[[3, 4, 5]], [(3, 2), (9, 2), (15, 2)], atol=1e-6)
-    outside = replace(host, plane=facing(MEETING, RIGHT_TO_LEFT, TO_FEET, (2.0, 3.0), (-3.0, 20.0)))
-    assert np.isnan(position_centres(outside, CROSS)).all()
+    acquired = facing(MEETING, RIGHT_TO_LEFT, TO_FEET, (2.0, 3.0), (9.0, 2.0))
+    # The network's square reaches over the edge: on what is repeated there, nothing is to be found.
+    wide = replace(
+        acquired, origin=acquired.to_patient([-10, -10]), size=(acquired.size[0] + 20, acquired.size[1] + 20)
+    )
+    for plane, first in ((acquired, 0), (wide, 10)):
+        found = position_centres(replace(host, plane=plane, stack=[acquired], index=0), CROSS) - first
+        # Two steps left of column 9 is -3, one step is column 3; one step above row 2 is -2.
+        assert np.isnan(found[[0, 1, 2]]).all()
+        assert np.allclose(found[[3, 4, 5]], [(3, 2), (9, 2), (15, 2)], atol=1e-6)
+    outside = facing(MEETING, RIGHT_TO_LEFT, TO_FEET, (2.0, 3.0), (-3.0, 20.0))
+    for plane in (outside, widened(outside)):
+        assert np.isnan(position_centres(replace(host, plane=plane, stack=[outside], index=0), CROSS)).all()
 
 
 def test_the_crossing_point_of_a_real_exam_lies_in_the_left_ventricle(shared_data: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 from torch import nn
+from torch.nn import functional
 
 from SSLEngine.finetuning import label_names
 from SSLEngine.geometry import Plane
@@ -45,6 +46,8 @@ from SSLEngine.studies import StudyError
 from SSLEngine.studies import View
 from SSLEngine.studies import read_cohort
 from SSLEngine.studies import read_study
+from SSLEngine.targets import Segmentation
+from SSLEngine.targets import class_weights
 from toy_exams import AXIS
 from toy_exams import INFERIOR
 from toy_exams import LATERAL
@@ -393,6 +396,22 @@ def test_views_follow_the_roles_of_the_model() -> None:
     assert cine_summary([], study.views[0]) is None
 
 
+def test_only_stacks_of_a_ventricle_have_an_ejection_fraction() -> None:
+    sax, lax = toy_study(0).views[:2]
+    outputs = [
+        {"view": view.name, "phase": phase, "volumes_ml": {name: ml}}
+        for view, name in ((sax, "LV cavity"), (lax, "LV cavity"))
+        for phase, ml in ((0, 24.0), (1, 10.0))
+    ]
+    found, flat = cine_summary(outputs, sax), cine_summary(outputs, lax)
+    assert len(lax.planes) == 1
+    assert found is not None
+    assert found["ef_percent"] == pytest.approx(100 * 14 / 24)
+    assert flat == {"view": lax.name, "structure": "LV cavity", "volumes_ml": [24.0, 10.0]}
+    other = [{**o, "volumes_ml": {"Femur": 3.0}} for o in outputs]
+    assert cine_summary(other, sax) == {"view": sax.name, "structure": "Femur", "volumes_ml": [3.0, 3.0]}
+
+
 def test_another_organ_is_refused_and_an_unknown_one_is_not() -> None:
     study = toy_study(0)
     for view in study.views:
@@ -457,3 +476,23 @@ def test_more_structures_than_a_byte_counts_are_refused_before_training() -> Non
     study.views[0].read_labels = lambda phase: grains % 300
     with pytest.raises(StudyError, match=r"hold 299 different values; 255 structures are the most"):
         label_names([study], {}, Finetune(data=Data(path="exams")))
+
+
+def test_structures_of_views_that_teach_nothing_are_not_learned() -> None:
+    study = toy_study(0)
+    study.views[1].role = "unknown"
+    drawn = study.views[1].labels(0)
+    assert drawn is not None
+    study.views[1].read_labels = lambda phase: np.where(drawn > 0, 3, 0).astype(np.int16)
+    assert set(label_names([study], {}, Finetune(data=Data(path="exams")))) == {1, 2}
+
+
+def test_a_class_that_no_pixel_belongs_to_weighs_nothing() -> None:
+    labels = torch.zeros(2, 8, 8, dtype=torch.int64)
+    labels[:, 2:5, 2:5] = 1
+    weights = class_weights(labels, 2)
+    assert torch.allclose(weights[:2], class_weights(labels, 1))
+    assert weights[2] == 0
+    task = Segmentation(2, weights=weights)
+    right = 20 * functional.one_hot(labels, 3).permute(0, 3, 1, 2).float()
+    assert float(task.loss(right, labels)) < 0.01

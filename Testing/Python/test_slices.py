@@ -40,6 +40,7 @@ from SSLEngine.slices import acquired_box
 from SSLEngine.slices import augmentation_matrices
 from SSLEngine.slices import chosen_phases
 from SSLEngine.slices import comparable
+from SSLEngine.slices import crop_centre
 from SSLEngine.slices import landmark
 from SSLEngine.slices import make_batch
 from SSLEngine.slices import network_plane
@@ -301,6 +302,26 @@ def test_the_kept_square_stays_on_the_image_where_it_fits(
     ).all()
     if free:
         assert np.allclose(middle, [cx * w, cy * h], atol=1e-6)
+    wide = network_plane(plane, 2.0, side, wanted, margin=1.5)
+    assert wide.size[0] == wide.size[1] == pytest.approx(1.5 * side, abs=1.01)
+    first = wide.to_pixel(kept.origin)
+    assert np.allclose(first, (wide.size[0] - side) / 2, atol=1e-6)
+    assert np.allclose(first, first.round(), atol=1e-6)
+
+
+@pytest.mark.parametrize("patch", [16, 32, 48])
+def test_a_network_is_trained_on_the_squares_that_it_will_look_at(patch: int) -> None:
+    """Also where the stored slice, wider than a patch, is wider than the image."""
+    study, grid = off_centre(toy_study(4)), Grid(spacing_mm=7.0, patch=patch)
+    slices = SliceSet(list(study_records(study, [], grid, [])), grid.spacing_mm, torch.device("cpu"))
+    shown = make_batch(slices, torch.arange(len(slices)), patch, None, torch.Generator()).images[:, 0]
+    for info, patch_shown in zip(slices.infos, shown, strict=True):
+        view = next(v for v in study.views if v.name == info.view)
+        plane = view.planes[info.index]
+        square = network_plane(plane, grid.spacing_mm, patch, crop_centre(study, view, grid), view.role)
+        pixels = standardise(view.pixels(0), grid.clip_percent)[info.index]
+        looked_at = resample(torch.from_numpy(pixels)[None], plane, square)[0]
+        assert torch.allclose(patch_shown, looked_at, atol=5e-3), info
 
 
 def test_grey_values_are_standardised_whatever_is_in_them() -> None:

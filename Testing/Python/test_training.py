@@ -27,6 +27,7 @@ from SSLEngine import jobs
 from SSLEngine.__main__ import main
 from SSLEngine.jobs import Reporter
 from SSLEngine.models import Card
+from SSLEngine.models import load_model
 from SSLEngine.models import read_card
 from SSLEngine.networks.unet import TaskUNet
 from SSLEngine.pretraining import pretrain
@@ -298,6 +299,8 @@ def test_a_frozen_encoder_stays_bit_identical_and_multitask_learns_both(
     multi = weights(tmp_path / "both")
     assert any(not torch.equal(before[k], multi[k]) for k in encoder)
     assert not [k for k in multi if "positions" in k]
+    _, card = load_model(tmp_path / "both" / jobs.MODEL_FILE)
+    assert set(card.provenance["subjects"]) == {exam.name for exam in toy_cohort.iterdir()}
     state = load_checkpoint(tmp_path / "both", torch.device("cpu"))
     assert state is not None
     head = "pixel_heads.positions.weight"

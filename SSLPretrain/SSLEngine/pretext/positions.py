@@ -61,13 +61,15 @@ def position_centres(host: Host, settings: Positions) -> Array:
     missing = np.full((9, 2), np.nan)
     names, least = GUESTS.get(host.role), settings.min_angle_deg
     guests = [host.guests[n] for n in names if n in host.guests] if names else []
-    if len(guests) != 2 or any(crossing_segment(host.plane, g, least) is None for g in guests):
+    # Where the network's square reaches over the edge of the image, there is nothing to see.
+    image = host.stack[host.index]
+    if len(guests) != 2 or any(crossing_segment(image, g, least) is None for g in guests):
         return missing
     lines = [crossing_line(host.plane, g, least) for g in guests]
     if lines[0] is None or lines[1] is None:
         return missing
     centre = crossing_point(lines[0], lines[1], host.plane.spacing, settings.min_line_angle_deg)
-    if centre is None or not host.plane.contains(centre):
+    if centre is None or not image.contains(image.to_pixel(host.plane.to_patient(centre))):
         return missing
     directions = orient(host, *(line_direction(line, host.plane) for line in lines if line is not None))
     if directions is None:
@@ -76,7 +78,7 @@ def position_centres(host: Host, settings: Positions) -> Array:
     points = host.plane.to_patient(centre) + steps @ np.stack(directions)
     pixels = host.plane.to_pixel(points)
     # A position whose centre leaves the image becomes background.
-    return np.where(host.plane.contains(pixels)[:, None], pixels, np.nan)
+    return np.where(image.contains(image.to_pixel(points))[:, None], pixels, np.nan)
 
 
 class PositionPrediction:
