@@ -166,18 +166,24 @@ def classify(arguments: argparse.Namespace) -> int:
 
 
 def planes(arguments: argparse.Namespace) -> int:
-    """Predicts where the planes of an exam lie, and compares them with the acquired ones."""
+    """Predicts where the planes of an exam, or of all of a folder, lie, and compares them with the acquired ones."""
     from . import planning
 
-    document = planning.plan(
-        Path(arguments.model),
-        Path(arguments.input),
-        arguments.device,
-        arguments.hosts.split(",") if arguments.hosts else (),
-        arguments.labels_suffix,
-        Path(arguments.picture) if arguments.picture else None,
-    )
-    _say(arguments, document, planning.table(document))
+    _check_one_or_many(arguments)
+    model, suffix = Path(arguments.model), arguments.labels_suffix
+    hosts = arguments.hosts.split(",") if arguments.hosts else ()
+    if arguments.cohort:
+        if arguments.picture:
+            msg = "--picture is of one study; leave it out with --cohort."
+            raise SettingsError(msg)
+        document = planning.plan_cohort(model, Path(arguments.cohort), arguments.device, hosts, suffix, _show)
+        _tell_left_out(document)
+        text = planning.cohort_table(document)
+    else:
+        picture = Path(arguments.picture) if arguments.picture else None
+        document = planning.plan(model, Path(arguments.input), arguments.device, hosts, suffix, picture)
+        text = planning.table(document)
+    _say(arguments, document, text)
     return jobs.EXIT_FINISHED
 
 
@@ -608,7 +614,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     sub = verb("planes", planes)
     sub.add_argument("--model", required=True, help="model that was pretrained with --pretext crossings")
-    sub.add_argument("input", metavar="INPUT", help="study folder")
+    sub.add_argument("input", metavar="INPUT", nargs="?", help="study folder")
+    sub.add_argument("--cohort", metavar="DIR", help="all studies of a folder, and the medians of the errors")
     sub.add_argument("--hosts", metavar="ROLE[,ROLE]", help="look at slices of these roles only, for instance sax")
     sub.add_argument("--picture", metavar="FILE.png", help="draw the planes, dashed, with those that were acquired")
     sub.add_argument("--device", default="auto")

@@ -56,7 +56,9 @@ from .slices import standardise
 from .studies import Study
 from .studies import StudyError
 from .studies import View
+from .studies import read_cohort
 from .studies import read_study
+from .studies.reading import Progress
 from .training import autocast
 from .training import choose_device
 
@@ -329,27 +331,76 @@ def plan(
     network, card = load_model(model)
     crossings_of(card)
     exam = read_study(study, labels_suffix=labels_suffix)
+    document = plan_study(network, card, exam, choose_device(device), hosts)
+    if picture is not None:
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(picture, png(planes_picture(exam, document["planes"])))
+    return document
+
+
+def plan_cohort(
+    model: Path,
+    cohort: Path,
+    device: str = "auto",
+    hosts: Sequence[str] = (),
+    labels_suffix: str = "_seg",
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """As :func:`plan`, of all studies of a cohort.
+
+    Returns:
+        ``{"studies": [...], "left_out": [{"study", "why"}], "roles": ...}``, with each study as ``plan`` has it; a
+        study that cannot be used does not stop the others. For ``roles`` see :func:`median_errors`.
+
+    Raises:
+        ModelError: The model cannot be used for this.
+        SettingsError: A role is not known.
+        StudyError: No study can be used.
+    """
+    network, card = load_model(model)
+    crossings_of(card)
+    chosen = choose_device(device)
+    documents, left_out = [], []
+    studies = read_cohort(cohort, labels_suffix=labels_suffix, progress=progress).studies
+    for number, study in enumerate(studies):
+        if progress:
+            progress(number, len(studies), study.name)
+        try:
+            documents.append(plan_study(network, card, study, chosen, hosts))
+        except StudyError as error:
+            left_out.append({"study": study.name, "why": str(error)})
+    if not documents:
+        raise StudyError(left_out[0]["why"])
+    return {"studies": documents, "left_out": left_out, "roles": median_errors(documents)}
+
+
+def plan_study(
+    network: Net, card: Card, study: Study, device: torch.device, hosts: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The document of ``planes --json`` for one study; arguments as in :func:`predict_planes`.
+
+    Raises:
+        ModelError: The model has not learned ``crossings``.
+        SettingsError: A role is not known.
+        StudyError: The study has no view that the model sees planes on.
+    """
     wanted = tuple(hosts) or HOST_ROLES
     for role in wanted:
         if role not in HOST_ROLES:
             msg = f"There are no slices of the role '{role}'; --hosts takes some of {', '.join(HOST_ROLES)}."
             raise SettingsError(msg)
     seen = [role for role in wanted if role in card.roles]
-    if not any(v.role in seen for v in exam.views):
+    if not any(v.role in seen for v in study.views):
         msg = (
-            f"{study} has no view of a role on which this model sees planes ({', '.join(seen) or 'none of --hosts'}); "
-            "see 'inspect' for what was found."
+            f"{study.path} has no view of a role on which this model sees planes "
+            f"({', '.join(seen) or 'none of --hosts'}); see 'inspect' for what was found."
         )
         raise StudyError(msg)
-    planes = predict_planes(network, card, exam, choose_device(device), wanted)
+    planes = predict_planes(network, card, study, device, wanted)
     roles = {p["role"] for p in planes}
-    guests = Crossing(crossings_of(card)).guests
-    missing = [r for r in guests if r in card.roles and r not in roles]
-    if picture is not None:
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(picture, png(planes_picture(exam, planes)))
+    missing = [r for r in Crossing(crossings_of(card)).guests if r in card.roles and r not in roles]
     return {
-        "study": str(study),
+        "study": str(study.path),
         "planes": planes,
         "not_found": [{"role": r, "reason": "too few slices show a line that determines it"} for r in missing],
     }
@@ -372,24 +423,26 @@ def _boundless(point: Array, normal: Array) -> Plane:
     return Plane(point - size / 2 * across.sum(0), across[0], across[1], (1.0, 1.0), (size, size))
 
 
-def measure_planes(
-    network: Net, card: Card, studies: Iterable[Study], device: torch.device, hosts: Sequence[str] = HOST_ROLES
-) -> dict[str, dict[str, Any]]:
-    """Errors of each role over many studies: medians, and every single one."""
+def median_errors(documents: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """By role, how many acquired planes there were, and the medians of how far the predicted ones lie from them."""
     errors: dict[str, list[tuple[float, float]]] = {}
-    for study in studies:
-        for plane in predict_planes(network, card, study, device, hosts):
-            if plane["error_deg"] is not None:
-                errors.setdefault(plane["role"], []).append((plane["error_deg"], plane["error_mm"]))
+    for plane in (plane for document in documents for plane in document["planes"]):
+        if plane["error_deg"] is not None:
+            errors.setdefault(plane["role"], []).append((plane["error_deg"], plane["error_mm"]))
+    medians = {role: np.median(pairs, axis=0).tolist() for role, pairs in errors.items()}
     return {
-        role: {
-            "studies": len(pairs),
-            "median_deg": float(np.median([d for d, _ in pairs])),
-            "median_mm": float(np.median([m for _, m in pairs])),
-            "errors": pairs,
-        }
-        for role, pairs in errors.items()
+        role: {"studies": len(errors[role]), "median_deg": deg, "median_mm": mm} for role, (deg, mm) in medians.items()
     }
+
+
+def cohort_table(document: Mapping[str, Any]) -> str:
+    """The document of a cohort as lines of text: medians, and what is doubted of which study."""
+    rows = ["plane  studies  off by (median)"]
+    for role, error in document["roles"].items():
+        rows.append(f"{role:<7}{error['studies']:>7}  {error['median_deg']:.1f}° and {error['median_mm']:.1f} mm")
+    for study in document["studies"]:
+        rows += [f"{study['study']}: {p['role']} {p['doubt']}" for p in study["planes"] if p["doubt"] is not None]
+    return "\n".join(rows)
 
 
 def table(document: dict[str, Any]) -> str:

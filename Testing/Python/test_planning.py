@@ -33,9 +33,10 @@ from SSLEngine.plane_fitting import _refined
 from SSLEngine.planning import FoundPlane
 from SSLEngine.planning import acquired_planes
 from SSLEngine.planning import find_plane
-from SSLEngine.planning import measure_planes
+from SSLEngine.planning import median_errors
 from SSLEngine.planning import meeting_point
 from SSLEngine.planning import plan
+from SSLEngine.planning import plan_study
 from SSLEngine.planning import plane_errors
 from SSLEngine.planning import predict_planes
 from SSLEngine.planning import reference_point
@@ -263,7 +264,7 @@ def test_hosts_can_be_limited_and_errors_collected(make_oracle: MakeOracle) -> N
     study = toy_study(7, slices=7)
     oracle = make_oracle(guests_of(study), Crossings())
     card = card_of(Crossings(), ["2ch", "4ch", "sax"])
-    errors = measure_planes(oracle, card, [study], torch.device("cpu"), ("sax",))  # type: ignore[arg-type]
+    errors = median_errors([plan_study(oracle, card, study, torch.device("cpu"), ("sax",))])  # type: ignore[arg-type]
     assert set(errors) == {"2ch", "4ch"}
     assert errors["2ch"]["studies"] == 1
     assert errors["2ch"]["median_deg"] < 0.2
@@ -435,6 +436,19 @@ def test_the_verb_writes_the_documented_shape(model: Path, tmp_path: Path, capsy
     assert main(["planes", "--model", str(model), str(exam), *narrowed]) == 0
     assert "confidence" in capsys.readouterr().out
     assert picture.read_bytes().startswith(b"\x89PNG")
+    assert main(["planes", "--model", str(model), "--cohort", str(exam.parent), "--device", "cpu", "--json"]) == 0
+    of_all = json.loads(capsys.readouterr().out)
+    assert of_all["studies"] == [document]
+    assert of_all["left_out"] == []
+    errors = {p["role"]: p["error_deg"] for p in document["planes"] if p["error_deg"] is not None}
+    assert {role: (e["studies"], e["median_deg"]) for role, e in of_all["roles"].items()} == {
+        role: (1, error) for role, error in errors.items()
+    }
+    assert main(["planes", "--model", str(model), "--cohort", str(exam.parent), "--device", "cpu"]) == 0
+    told = capsys.readouterr().out
+    assert all(f"{role:<7}      1  {error:.1f}°" in told for role, error in errors.items())
+    assert main(["planes", "--model", str(model), "--cohort", str(exam.parent), "--picture", str(picture)]) == 2
+    assert main(["planes", "--model", str(model)]) == 2
     # A window asks for the same in a job's folder.
     tasks.run("planes", {"model": str(model), "input": str(exam), "device": "cpu"}, Reporter(tmp_path))
     assert json.loads((tmp_path / tasks.RESULT_FILE).read_text(encoding="utf-8")) == document
