@@ -332,6 +332,39 @@ def test_nnunet_raw_dataset(tmp_path: Path) -> None:
     assert cohort.studies[0].views[0].label_names == cohort.label_names
 
 
+@pytest.mark.parametrize("place", ["imagesTr/{}_0000.nii.gz", "{}/sax.nii.gz"])
+def test_frames_of_one_patient_are_one_subject(tmp_path: Path, place: str) -> None:
+    def subjects(*names: str) -> tuple[list[str], list[str]]:
+        folder = tmp_path / names[-1]
+        for name in names:
+            write(random_pixels(), folder / place.format(name))
+        cohort = read_cohort(folder)
+        assert [s.name for s in cohort.studies] == list(names)
+        return [s.subject for s in cohort.studies], [i.what for i in cohort.irregularities if "look like" in i.what]
+
+    acdc = ("patient001_frame01", "patient001_frame12", "patient002_frame01")
+    told = "the names of 3 studies look like those of 2 subjects (patient001, patient002)"
+    assert subjects(*acdc) == (["patient001", "patient001", "patient002"], [told])
+    # Nothing says that these belong together: a number of its own, one name of all, one without a number, few digits.
+    for apart in (
+        ("heart-0001", "heart-0002"),
+        ("heart_0001", "heart_0002"),
+        ("P001_a", "P002_b"),
+        ("2019_001", "2019_002"),
+        ("P001_a", "P001_b", "other"),
+        ("P1_2020", "P1_2021", "P2_2021"),
+    ):
+        assert subjects(*apart) == (list(apart), []), apart
+
+
+def test_study_json_parts_studies_that_share_a_number(tmp_path: Path) -> None:
+    names = ("P001_a", "P001_b", "P002_a")
+    for name in names:
+        write(random_pixels(), tmp_path / name / "sax.nii.gz")
+    (tmp_path / "P001_b" / "study.json").write_text(json.dumps({"subject": "P001_b"}))
+    assert [s.subject for s in read_cohort(tmp_path).studies] == list(names)
+
+
 def test_the_regions_of_an_nnunet_dataset_are_told(tmp_path: Path) -> None:
     (tmp_path / "imagesTr").mkdir()
     write(random_pixels(), tmp_path / "imagesTr" / "case_0000.nii.gz")

@@ -32,6 +32,7 @@ from .reading import list_files
 from .reading import may_be_dicom
 from .reading import read_overrides
 from .reading import report_foreign
+from .reading import subject_in
 from .reading import why_nothing
 from .study import Irregularity
 from .study import Study
@@ -82,7 +83,8 @@ def read_cohort(
 
     Exams are folders with volumes, and DICOM files at any depth, told apart by patient and StudyInstanceUID wherever
     they lie. A flat folder of volumes whose names start with numbered subjects (``SCD0000101_sax_ED.nii.gz``) is taken
-    apart by subject. An exam that cannot be used is reported and left out.
+    apart by subject, and studies with such names (``patient001_frame01``) are of one subject. An exam that cannot be
+    used is reported and left out.
 
     Args:
         path: The folder; a single file is a cohort of one view.
@@ -200,6 +202,7 @@ def _finished(cohort: Cohort) -> Cohort:
     """
     if not cohort.studies:
         raise StudyError(why_nothing(cohort.path, cohort.irregularities))
+    _share_subjects(cohort)
     subjects = {study.subject for study in cohort.studies}
     if len(cohort.studies) > 1 and len(subjects) == 1:
         what = f"all {len(cohort.studies)} studies have the same subject ({subjects.pop()})"
@@ -212,6 +215,24 @@ def _finished(cohort: Cohort) -> Cohort:
         for view in study.views:
             _number_labels(cohort, view)
     return cohort
+
+
+def _share_subjects(cohort: Cohort) -> None:
+    """Takes studies for one subject's whose names start with the same numbered word: ED and ES of a patient, or visits.
+
+    Only where every name starts with such a word, and no header or ``study.json`` says otherwise.
+    """
+    unknown = [s for s in cohort.studies if s.subject == s.name and not read_overrides(s.path).subject]
+    subjects = {subject_in(study.name) for study in unknown}
+    # One word for all is the data set's.
+    if "" in subjects or not 1 < len(subjects) < len(unknown):
+        return
+    for study in unknown:
+        study.subject = subject_in(study.name)
+    first = ", ".join(sorted(subjects)[:3])
+    what = f"the names of {len(unknown)} studies look like those of {len(subjects)} subjects ({first})"
+    so = "the studies of one subject stay together; a study.json can name other subjects"
+    cohort.irregularities.append(Irregularity(str(cohort.path), what, so))
 
 
 def _number_labels(cohort: Cohort, view: View) -> None:

@@ -162,13 +162,17 @@ def may_be_dicom(path: Path) -> bool:
     return not (volume_extension(path) or name.endswith((*NO_IMAGE_EXTENSIONS, *FOREIGN_EXTENSIONS)))
 
 
+def subject_in(name: str) -> str:
+    """The numbered subject that a name starts with (``patient001_frame01``); empty where it starts with none."""
+    first, _, rest = name.partition("_")
+    return first if rest and sum(c.isdigit() for c in first) >= MIN_SUBJECT_DIGITS else ""
+
+
 def files_by_subject(volumes: Sequence[Path]) -> dict[str, list[Path]]:
     """Volumes by the numbered subject that their names start with; all under one empty name where any lacks one."""
     found: dict[str, list[Path]] = {}
     for path in volumes:
-        first, _, rest = stem(path).partition("_")
-        subject = first if rest and sum(c.isdigit() for c in first) >= MIN_SUBJECT_DIGITS else ""
-        found.setdefault(subject, []).append(path)
+        found.setdefault(subject_in(stem(path)), []).append(path)
     return {"": list(volumes)} if "" in found else found
 
 
