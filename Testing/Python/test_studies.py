@@ -32,6 +32,7 @@ from SSLEngine.studies import read_cohort
 from SSLEngine.studies import read_study
 from SSLEngine.studies import split_subjects
 from SSLEngine.studies.claims import quaternion_affine
+from SSLEngine.studies.volumes import itk_image
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Across a usual heart.
@@ -134,6 +135,95 @@ def test_slicer_sequence(tmp_path: Path, first: bool) -> None:
     np.testing.assert_allclose(
         view.planes[3].to_patient([2, 1]), image(pixels[0]).TransformIndexToPhysicalPoint((2, 1, 3))
     )
+
+
+def turned(made: sitk.Image, slices: int, kept_position: bool = True) -> sitk.Image:
+    """The same image (of three or four dimensions) in a file whose axis number ``slices`` is that of the slices."""
+    order = {0: [2, 1, 0], 1: [0, 2, 1]}[slices]
+    found = sitk.PermuteAxes(made, [*order, 3][: made.GetDimension()])
+    if not kept_position:
+        found.SetOrigin([0.0] * 3)
+        found.SetDirection(np.eye(3).ravel().tolist())
+        found.SetSpacing([1.0] * 3)
+    return found
+
+
+@pytest.mark.parametrize("slices", [0, 1])
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.nrrd", "a.mha"])
+def test_slices_along_another_axis_of_the_file(tmp_path: Path, name: str, slices: int) -> None:
+    """As in files that a program has turned to RAS or LPS."""
+    pixels, labels = random_pixels(), (random_pixels() % 5).astype(np.uint8)
+    square = (1.2, 1.2, 8.0)
+    sitk.WriteImage(turned(image(pixels, square), slices), str(tmp_path / name))
+    sitk.WriteImage(turned(image(labels, square), slices), str(tmp_path / "a_seg.nrrd"))
+    study = read_study(tmp_path, organ="heart")
+    (view,) = study.views
+    assert [("first", "second")[slices] in i.what for i in study.irregularities] == [True]
+    assert sorted(view.shape) == [4, 10, 12]
+    assert len(view.planes) == 4
+    # Every pixel lies where ITK has it, and so does what is written on the view's planes.
+    original, written = image(pixels, square), itk_image(view.pixels(), view.planes)
+    own_labels = view.labels()
+    assert own_labels is not None
+    for k, row, column in ((0, 0, 0), (3, 2, 9), (1, 8, 4)):
+        point = view.planes[k].to_patient([column, row]).tolist()
+        index = original.TransformPhysicalPointToIndex(point)
+        np.testing.assert_allclose(original.TransformIndexToPhysicalPoint(index), point, atol=1e-3)
+        assert view.pixels()[k, row, column] == original[index] == written[written.TransformPhysicalPointToIndex(point)]
+        assert own_labels[k, row, column] == labels[index[::-1]]
+    # What is written on them is read back as it is.
+    sitk.WriteImage(written, str(tmp_path / "b.nrrd"))
+    np.testing.assert_array_equal(read_study(tmp_path / "b.nrrd").views[0].pixels(), view.pixels())
+
+
+def test_phases_of_a_cine_along_another_axis(tmp_path: Path) -> None:
+    pixels = random_pixels((3, 4, 10, 12))
+    sitk.WriteImage(
+        sitk.JoinSeries([turned(image(p, (1.2, 1.2, 8.0)), 1) for p in pixels], 0.0, 0.04), str(tmp_path / "a.nii.gz")
+    )
+    (view,) = read_study(tmp_path).views
+    assert (view.phases, view.shape) == (3, (4, 10, 12))
+    for k in range(3):
+        np.testing.assert_array_equal(view.pixels(k), pixels[k])
+
+
+def test_labels_without_a_position_follow_the_axes_of_their_image(tmp_path: Path) -> None:
+    labels = (random_pixels() % 5).astype(np.uint8)
+    square = (1.2, 1.2, 8.0)
+    sitk.WriteImage(turned(image(random_pixels(), square), 1), str(tmp_path / "a.nii.gz"))
+    sitk.WriteImage(turned(image(labels, square), 1, kept_position=False), str(tmp_path / "a_seg.nii.gz"))
+    study = read_study(tmp_path)
+    assert any("voxel by voxel" in i.consequence for i in study.irregularities)
+    np.testing.assert_array_equal(study.views[0].labels(), labels)
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing"),
+    [
+        ((40, 40, 30), (1.0, 1.0, 1.0)),
+        ((30, 40, 20), (1.9, 1.0, 1.0)),
+        ((30, 40, 20), (3.0, 0.6, 1.2)),
+        ((1, 40, 20), (3.0, 1.0, 1.0)),
+        ((30, 40, 60), (3.0, 1.0, 1.0)),
+    ],
+)
+def test_the_third_axis_is_that_of_the_slices_unless_another_one_clearly_is(
+    tmp_path: Path, shape: tuple[int, ...], spacing: tuple[float, ...]
+) -> None:
+    write(random_pixels(shape), tmp_path / "a.nii.gz", spacing=spacing)
+    study = read_study(tmp_path)
+    assert study.views[0].shape == shape
+    assert not any("axis" in i.what for i in study.irregularities)
+
+
+def test_a_sagittal_knee_in_a_file_turned_to_lps_is_sagittal(tmp_path: Path) -> None:
+    made = sitk.GetImageFromArray(random_pixels((40, 40, 24)))
+    made.SetSpacing((3.6, 0.66, 0.66))
+    made.SetOrigin((-40.0, 10.0, -20.0))
+    sitk.WriteImage(made, str(tmp_path / "a.nii.gz"))
+    (view,) = read_study(tmp_path, organ="knee").views
+    assert (view.role, view.shape, view.doubt) == ("sag", (24, 40, 40), "")
+    np.testing.assert_allclose(view.planes[23].origin, (-40 + 23 * 3.6, 10, -20), atol=1e-3)
 
 
 def test_not_a_number_becomes_zero(tmp_path: Path) -> None:

@@ -329,6 +329,9 @@ def _attach(study: Study, path: Path, view: View | None, name: str = "") -> None
     try:
         labels = read_label_file(path)
         view = view or _view_of_labels(study, labels, name)
+        if view is not None and not labels.header.positioned and volume_extension(view.source):
+            # They are laid over the image voxel by voxel, whichever of the file's axes is that of the slices.
+            labels.header = labels.header.turned(read_header(view.source).axes)
         labels.check()
     except StudyError as error:
         study.irregularities.append(Irregularity(str(path), str(error), NOT_LABELLED, costs_labels=True))

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,10 @@ EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".mha")
 FOREIGN_EXTENSIONS = (".nhdr", ".mhd", ".hdr", ".img", ".mgz", ".mgh", ".par", ".rec", ".vti", ".npy", ".npz")
 #: Two affines of one file further apart than this are worth a word.
 MAX_AFFINE_GAP_MM = 0.5
+#: The axis of a file whose steps are so many times those along both others is that of its slices, whichever it is; the
+#: others are a slice's rows and columns if their steps are no more different than this.
+SLICE_STEP_RATIO = 2.0
+PIXEL_SIDES_RATIO = 1.25
 #: Header of a NIfTI file without extensions, and the four bytes that say so.
 NIFTI_HEADER_BYTES = 352
 #: So much is written at a time where a window has to stay awake.
@@ -63,7 +68,7 @@ class VolumeHeader:
 
     Attributes:
         path: The file.
-        size: Voxels along the three index axes.
+        size: Voxels along the three index axes, of which the last is that of the slices.
         spacing: mm along them.
         origin: Centre of the first voxel, LPS mm, ``(3,)``.
         direction: Columns are the directions of the index axes, LPS, ``(3, 3)``.
@@ -72,6 +77,7 @@ class VolumeHeader:
         integer: Whether the stored pixels are whole numbers.
         eight_bit: Whether they are bytes.
         claim: What the first bytes say.
+        axes: Which of the file's own axes they are.
     """
 
     path: Path
@@ -84,12 +90,24 @@ class VolumeHeader:
     integer: bool
     eight_bit: bool
     claim: Claim
+    axes: tuple[int, int, int] = (0, 1, 2)
+
+    def turned(self, axes: tuple[int, int, int]) -> VolumeHeader:
+        """The same volume, with the file's own axes in another order."""
+        x, y, z = (self.axes.index(axis) for axis in axes)
+        return replace(
+            self,
+            size=(self.size[x], self.size[y], self.size[z]),
+            spacing=(self.spacing[x], self.spacing[y], self.spacing[z]),
+            direction=self.direction[:, [x, y, z]],
+            axes=axes,
+        )
 
     @property
     def positioned(self) -> bool:
         """Whether the header places the volume: not missing, and not the bare default (identity at the origin)."""
         axes = np.abs(self.direction)
-        return self.claim.positioned and not (np.array_equal(axes, np.eye(3)) and not self.origin.any())
+        return self.claim.positioned and not (np.array_equal(axes, np.eye(3)[:, self.axes]) and not self.origin.any())
 
     def same_grid(self, other: VolumeHeader, tolerance: float = 0.1) -> bool:
         """Whether both have the same voxels in the same places, to a share of a voxel."""
@@ -168,7 +186,7 @@ def read_header(path: Path) -> VolumeHeader:
     try:
         with quiet_itk():
             reader.ReadImageInformation()
-            return _header(path, reader, claim)
+            return _slices_last(_header(path, reader, claim))
     except RuntimeError as error:
         raise _unreadable(path, error) from error
 
@@ -196,6 +214,16 @@ def _header(path: Path, reader: sitk.ImageFileReader, claim: Claim) -> VolumeHea
         eight_bit="8-bit" in pixel,
         claim=claim,
     )
+
+
+def _slices_last(header: VolumeHeader) -> VolumeHeader:
+    """The header with the axis of its slices last, which it is not where a program has turned a file to RAS or LPS."""
+    slices = int(np.argmax(header.spacing))
+    x, y = (axis for axis in range(3) if axis != slices)
+    sides = sorted((header.spacing[x], header.spacing[y]))
+    flat = header.spacing[slices] >= SLICE_STEP_RATIO * sides[1] and sides[1] <= PIXEL_SIDES_RATIO * sides[0]
+    # Thick voxels are few; there may be one slice alone, of any thickness.
+    return header.turned((x, y, slices)) if flat and header.size[slices] == min(header.size) else header
 
 
 def _check_grid(path: Path, spacing: tuple[float, ...], origin: Array, direction: Array) -> None:
@@ -254,10 +282,10 @@ def load_array(header: VolumeHeader, phase: int = 0) -> npt.NDArray[Any]:
     elif array.ndim == 4:
         # A fourth axis of one phase, which ITK keeps of some formats.
         array = array[0]
-    if array.shape != header.size[::-1]:
+    if array.shape != header.turned((0, 1, 2)).size[::-1]:
         msg = f"{path} changed while it was being used: read the study again."
         raise StudyError(msg)
-    return array
+    return array.transpose([2 - axis for axis in reversed(header.axes)])
 
 
 def _is_list(header: VolumeHeader) -> bool:
@@ -270,7 +298,7 @@ def affine_gap(header: VolumeHeader) -> tuple[float, str]:
     if len(header.claim.affines) < 2:
         return 0.0, ""
     grid = np.stack(np.meshgrid(*[(0, n - 1) for n in header.size], indexing="ij"), -1).reshape(-1, 3)
-    corners = {name: grid @ a[:, :3].T + a[:, 3] for name, a in header.claim.affines.items()}
+    corners = {name: grid @ a[:, header.axes].T + a[:, 3] for name, a in header.claim.affines.items()}
     taken = (header.origin + grid * header.spacing @ header.direction.T) * [-1, -1, 1]
     nearest = min(corners, key=lambda name: float(np.abs(corners[name] - taken).max()))
     return float(np.linalg.norm(corners["sform"] - corners["qform"], axis=1).max()), nearest
@@ -290,6 +318,11 @@ def header_irregularities(header: VolumeHeader) -> list[Irregularity]:
         found.append(
             Irregularity(str(header.path), what, "its role is taken from its name, and its crossings mean nothing")
         )
+    if header.axes[2] != 2:
+        along = ("first", "second")[header.axes[2]]
+        what = f"its slices lie along the file's {along} axis, where the steps are {header.spacing[2]:.1f} mm"
+        so = "they are taken as they were acquired; results have slices of the same places, and not the file's order"
+        found.append(Irregularity(str(header.path), what, so))
     return found
 
 
