@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,13 +12,20 @@ import numpy as np
 import pydicom
 
 from . import __version__
-from .geometry import GeometryError
 from .geometry import Plane
+from .jobs import write_atomically
 from .structures import structure
+from .studies.dicom import Frame
+from .studies.dicom import find_dicom
+from .studies.dicom import group_exams
+from .studies.dicom import quiet_pydicom
+from .studies.dicom_views import Slice
+from .studies.dicom_views import stacks_of_exam
 from .studies.labels import LabelFile
 from .studies.labels import read_label_file
 from .studies.reading import list_files
 from .studies.reading import may_be_dicom
+from .studies.reading import refuse_files
 from .studies.study import StudyError
 
 #: A source slice may lie this far (in label slices) from the slice of the labels.
@@ -39,76 +47,58 @@ def write_dicom_seg(source: Path, segmentation: Path, out: Path, series: str = "
         ``out``.
 
     Raises:
-        StudyError: The folder holds no series of single-frame images on all slices that are drawn on, or nothing is
-            segmented.
+        StudyError: The folder holds no series of single-frame images on all slices that are drawn on, nothing is
+            segmented, or ``out`` is one of the images.
+        OSError: The file cannot be written.
     """
     labels = read_label_file(segmentation)
-    images = _images_under(labels, source, series, phase)
-    if not images:
+    frames, _ = find_dicom([file for file in list_files(source) if may_be_dicom(file)])
+    refuse_files([segmentation, *(frame.path for frame in frames)], [out])
+    slices = _slices_under(labels, frames, series)
+    images = [_image(item, phase) for item in slices.values()]
+    # An enhanced image has its position in a functional group, even where it has one frame only.
+    if not images or not all("ImagePositionPatient" in image for image in images):
         msg = f"{source} holds no single-frame DICOM images on the slices of {segmentation.name}; choose its exam."
         raise StudyError(msg)
     drawn = {k for k, values in enumerate(labels.on(labels.header.planes(), 0)) if values.any()}
-    if not drawn & set(images):
+    if not drawn & set(slices):
         msg = f"{segmentation.name} holds no segment on the slices of {source}; there is nothing to export."
         raise StudyError(msg)
-    if missing := drawn - set(images):
+    if missing := drawn - set(slices):
         msg = (
             f"{len(missing)} of the {len(drawn)} slices of {segmentation.name} that are drawn on are not in one series "
             f"of {source}, and a DICOM SEG can refer to one alone; save it as .seg.nrrd instead."
         )
         raise StudyError(msg)
-    values = labels.on([_plane(image) for image in images.values()], 0)
+    values = labels.on([item.plane for item in slices.values()], 0)
     present = [v for v in labels.names if (values == v).any()]
     numbered = np.zeros(values.shape, np.uint8)
     for number, value in enumerate(present, start=1):
         numbered[values == value] = number
     names = {n: labels.names[v] for n, v in enumerate(present, start=1)}
-    _document(list(images.values()), numbered, names).save_as(str(out))
+    buffer = io.BytesIO()
+    _document(images, numbered, names).save_as(buffer)
+    write_atomically(out, buffer.getvalue())
     return out
 
 
-def _images_under(labels: LabelFile, source: Path, series: str, phase: int) -> dict[int, Any]:
-    """One image of one series for each slice of the labels that it has, in slice order: of a cine the phase's."""
-    found: dict[str, dict[int, list[Any]]] = {}
-    for path in list_files(source):
-        image = _image(path)
-        if image is not None and (place := _slice_of(labels, image)) is not None:
-            found.setdefault(str(image.get("SeriesInstanceUID")), {}).setdefault(place, []).append(image)
-    slices = found.get(series) or max(found.values(), key=len, default={})
-    return {place: sorted(slices[place], key=_time)[min(phase, len(slices[place]) - 1)] for place in sorted(slices)}
+def _slices_under(labels: LabelFile, frames: Sequence[Frame], series: str) -> dict[int, Slice]:
+    """The slices of one view, of images of one series, that the slices of the labels lie on, in their order."""
+    found: dict[tuple[int, str], dict[int, Slice]] = {}
+    stacks = [stack for exam in group_exams(frames) for stack in stacks_of_exam(exam)[0]]
+    for number, stack in enumerate(stacks):
+        for item in stack.slices:
+            place = _slice_of(labels, item.plane)
+            # The phases of a slice are of one series; the slices of a view may be of a series each.
+            if place is not None and item.frames[0].frames == 1:
+                found.setdefault((number, item.frames[0].series_uid), {})[place] = item
+    asked = [slices for (_, uid), slices in found.items() if uid == series]
+    slices = max(asked or found.values(), key=len, default={})
+    return {place: slices[place] for place in sorted(slices)}
 
 
-def _time(image: Any) -> tuple[float, int]:
-    return float(image.get("TriggerTime") or 0), int(image.get("InstanceNumber") or 0)
-
-
-def _image(path: Path) -> Any | None:
-    if not may_be_dicom(path):
-        return None
-    try:
-        image = pydicom.dcmread(path, stop_before_pixels=True)
-    except (OSError, ValueError, pydicom.errors.InvalidDicomError):
-        return None
-    return image if "ImagePositionPatient" in image and "Rows" in image else None
-
-
-def _plane(image: Any) -> Plane:
-    return Plane.from_dicom(
-        image.ImagePositionPatient,
-        image.ImageOrientationPatient,
-        image.PixelSpacing,
-        image.Rows,
-        image.Columns,
-        float(image.get("SliceThickness") or 0),
-    )
-
-
-def _slice_of(labels: LabelFile, image: Any) -> int | None:
-    """Index of the label slice that an image lies on, None where it lies on none."""
-    try:
-        plane = _plane(image)
-    except (GeometryError, AttributeError, TypeError, ValueError):
-        return None
+def _slice_of(labels: LabelFile, plane: Plane) -> int | None:
+    """Index of the label slice that a plane lies on, None where it lies on none."""
     header = labels.header
     normal = np.asarray(header.direction)[:, 2]
     if np.linalg.norm(np.cross(normal, plane.normal)) > 1e-3 or plane.size != tuple(header.size[:2]):
@@ -116,6 +106,12 @@ def _slice_of(labels: LabelFile, image: Any) -> int | None:
     place = float((plane.origin - header.origin) @ normal) / header.spacing[2]
     index = round(place)
     return index if abs(place - index) < MAX_OFF and 0 <= index < header.size[2] else None
+
+
+def _image(slice_: Slice, phase: int) -> pydicom.Dataset:
+    frames = slice_.frames
+    with quiet_pydicom():
+        return pydicom.dcmread(frames[min(phase, len(frames) - 1)].path, stop_before_pixels=True, force=True)
 
 
 def _document(images: Sequence[Any], numbered: Any, names: Mapping[int, str]) -> Any:

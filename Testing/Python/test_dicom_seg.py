@@ -11,8 +11,11 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
+from exam_maker import plane
+from exam_maker import write_series
 from SSLEngine.phantom import write_cohort
 from SSLEngine.studies import StudyError
+from SSLEngine.studies import View
 from SSLEngine.studies import read_study
 from SSLEngine.studies.volumes import itk_image
 
@@ -28,6 +31,10 @@ def exam(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def segmentation(exam: Path, path: Path, labels: np.ndarray) -> None:
     view = read_study(exam).first("sax")
     assert view is not None
+    write_labels(view, path, labels)
+
+
+def write_labels(view: View, path: Path, labels: np.ndarray) -> None:
     image = itk_image(labels, view.planes)
     for number, name in ((1, "LV cavity"), (2, "LV myocardium")):
         image.SetMetaData(f"Segment{number - 1}_ID", f"Segment_{number}")
@@ -109,6 +116,100 @@ def test_refers_to_the_phase_and_the_series_that_were_drawn_on(exam: Path, tmp_p
     segmentation(exam, tmp_path / "a.seg.nrrd", np.ones(view.shape, np.int16))
     with pytest.raises(StudyError, match=r"1 of the .* slices of a.seg.nrrd that are drawn on are not in one series"):
         referred(series="1.2.3")
+
+
+@pytest.fixture
+def cine(tmp_path: Path) -> list[Path]:
+    """A cine of three slices and six phases."""
+    planes = [plane((0, 0, 1), (0, 0, 10.0 * k), down=(0, 1, 0)) for k in range(3)]
+    empty = dict.fromkeys(
+        ("PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime", "AccessionNumber", "Manufacturer"), ""
+    )
+    return write_series(tmp_path / "cine", planes, phases=6, ReferringPhysicianName="", **empty)
+
+
+def referred_to(cine: list[Path], tmp_path: Path, phase: int) -> list[tuple[int, float, str]]:
+    """Slice, trigger time and kind of the images that a DICOM SEG of a cine refers to."""
+    from SSLEngine.dicom_seg import write_dicom_seg
+
+    folder = cine[0].parent
+    (view,) = read_study(folder).views
+    assert (len(view.planes), view.phases) == (3, 6)
+    write_labels(view, tmp_path / "a.seg.nrrd", np.ones(view.shape, np.int16))
+    document = pydicom.dcmread(write_dicom_seg(folder, tmp_path / "a.seg.nrrd", tmp_path / "a.dcm", phase=phase))
+    (series,) = document.ReferencedSeriesSequence
+    wanted = {item.ReferencedSOPInstanceUID for item in series.ReferencedInstanceSequence}
+    images = [pydicom.dcmread(path, force=True) for path in folder.iterdir()]
+    found = [image for image in images if image.SOPInstanceUID in wanted]
+    return sorted((round(i.ImagePositionPatient[2]), float(i.get("TriggerTime", -1)), i.ImageType[2]) for i in found)
+
+
+def changed(path: Path, copy: str = "", **elements: Any) -> None:
+    """Changes elements of a DICOM file, or of a copy of it as another image."""
+    image = pydicom.dcmread(path)
+    for keyword, value in elements.items():
+        setattr(image, keyword, value)
+    if copy:
+        image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
+    image.save_as(path.with_name(f"{path.stem}{copy}.dcm"))
+
+
+def test_refers_to_the_last_acquisition(cine: list[Path], tmp_path: Path) -> None:
+    for path in cine:
+        changed(path, "again", AcquisitionNumber=2, InstanceNumber=pydicom.dcmread(path).InstanceNumber + 100)
+    times = sorted({float(pydicom.dcmread(path).TriggerTime) for path in cine})
+    assert referred_to(cine, tmp_path, 3) == [(10 * k, times[3], "M") for k in range(3)]
+
+
+def test_refers_to_no_velocity_image(cine: list[Path], tmp_path: Path) -> None:
+    for path in cine:
+        changed(path, "velocity", ImageType=["ORIGINAL", "PRIMARY", "P"])
+    times = sorted({float(pydicom.dcmread(path).TriggerTime) for path in cine})
+    for phase in (0, 3):
+        assert referred_to(cine, tmp_path, phase) == [(10 * k, times[phase], "M") for k in range(3)]
+
+
+def test_refers_to_phases_that_only_their_number_tells(cine: list[Path], tmp_path: Path) -> None:
+    for path in cine:
+        image = pydicom.dcmread(path)
+        number = int(image.pixel_array[0, 0] - 1) % 100
+        del image.TriggerTime
+        image.TemporalPositionIdentifier, image.InstanceNumber = number + 1, 100 - number
+        image.AcquisitionNumber = number
+        image.save_as(path)
+    found = referred_to(cine, tmp_path, 1)
+    assert len(found) == 3
+    document = pydicom.dcmread(tmp_path / "a.dcm")
+    uids = {i.ReferencedSOPInstanceUID for i in document.ReferencedSeriesSequence[0].ReferencedInstanceSequence}
+    images = [pydicom.dcmread(path) for path in cine]
+    assert {i.TemporalPositionIdentifier for i in images if i.SOPInstanceUID in uids} == {2}
+
+
+def test_no_image_is_written_over_and_no_half_file_is_left(
+    cine: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from SSLEngine import dicom_seg
+
+    (view,) = read_study(cine[0].parent).views
+    source = tmp_path / "a.seg.nrrd"
+    write_labels(view, source, np.ones(view.shape, np.int16))
+    for file in (cine[4], source):
+        before = file.read_bytes()
+        with pytest.raises(StudyError, match="a file of the exam itself"):
+            dicom_seg.write_dicom_seg(cine[0].parent, source, file)
+        assert file.read_bytes() == before
+    out = cine[0].parent / "seg.dcm"
+    dicom_seg.write_dicom_seg(cine[0].parent, source, out)
+    before = out.read_bytes()
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        dicom_seg.write_dicom_seg(cine[0].parent, source, out)
+    assert out.read_bytes() == before
+    assert sorted(cine[0].parent.iterdir()) == sorted([*cine, out])
 
 
 def test_says_why_not(exam: Path, tmp_path: Path) -> None:

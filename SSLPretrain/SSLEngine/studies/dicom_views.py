@@ -78,19 +78,24 @@ def views_of_exam(frames: Sequence[Frame], policy: FramePolicy = "warn") -> tupl
     Raises:
         StudyError: A series has no frame of reference and the policy is ``require``.
     """
-    distinct, problems = _without_copies(frames)
-    kept, left_out = _ordinary(distinct)
-    problems += left_out
-    stacks = [Stack(slices) for group in _groups(kept) for slices in [_slices(group)] if slices]
-    for stack in stacks:
-        _settle_phases(stack)
-    stacks = _join_single_slices(stacks)
-    stacks.sort(key=lambda s: (s.first.series_number, s.first.series_uid, -len(s.slices)))
+    stacks, problems = stacks_of_exam(frames)
     names = _names(stacks)
     views = [_view(stack, name, policy) for stack, name in zip(stacks, names, strict=True)]
     for stack, view in zip(stacks, views, strict=True):
         problems += [Irregularity(view.name, what, so) for what, so in stack.problems + _shape_problems(stack, view)]
     return views, problems + _frame_problems(views, policy) + _twice_problems(stacks, views)
+
+
+def stacks_of_exam(frames: Sequence[Frame]) -> tuple[list[Stack], list[Irregularity]]:
+    """The slices of each view with the frame of every phase, in the order of the views, and what was left out."""
+    distinct, problems = _without_copies(frames)
+    kept, left_out = _ordinary(distinct)
+    stacks = [Stack(slices) for group in _groups(kept) for slices in [_slices(group)] if slices]
+    for stack in stacks:
+        _settle_phases(stack)
+    stacks = _join_single_slices(stacks)
+    stacks.sort(key=lambda s: (s.first.series_number, s.first.series_uid, -len(s.slices)))
+    return stacks, problems + left_out
 
 
 # ---------------------------------------------------------------------------------------------

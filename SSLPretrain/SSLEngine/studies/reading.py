@@ -297,9 +297,18 @@ def refuse_inputs(study: Study, outputs: Iterable[Path]) -> None:
     Raises:
         StudyError: An output is one of its images or label files.
     """
-    read = {file.resolve() for view in study.views for file in (view.source, view.labels_source) if file is not None}
+    refuse_files([f for view in study.views for f in (view.source, view.labels_source) if f is not None], outputs)
+
+
+def refuse_files(read: Iterable[Path], outputs: Iterable[Path]) -> None:
+    """Refuses to write results over files of an exam.
+
+    Raises:
+        StudyError: An output is one of them.
+    """
+    files = {file.resolve() for file in read}
     for path in outputs:
-        if path.resolve() in read:
+        if path.resolve() in files:
             msg = f"{path} is a file of the exam itself, which would be lost; choose another name."
             raise StudyError(msg)
 
