@@ -23,15 +23,15 @@ from SSLEngine.studies import Study
 from SSLEngine.studies import StudyError
 from SSLEngine.studies import View
 from SSLEngine.studies import crossing_of_views
-from SSLEngine.studies import ed_es_by_volume
 from SSLEngine.studies import ed_es_phases
 from SSLEngine.studies import inspect
 from SSLEngine.studies import inspect_html
 from SSLEngine.studies import inspect_text
 from SSLEngine.studies import read_cohort
 from SSLEngine.studies import read_study
-from SSLEngine.studies import split_subjects
+from SSLEngine.studies import subject_order
 from SSLEngine.studies.claims import quaternion_affine
+from SSLEngine.studies.reading import unique_names
 from SSLEngine.studies.volumes import itk_image
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -396,6 +396,28 @@ def test_single_study_is_a_cohort_of_one(tmp_path: Path) -> None:
     assert [s.name for s in read_cohort(tmp_path / "exam" / "a.nii.gz").studies] == ["a"]
 
 
+@pytest.mark.parametrize(
+    ("names", "unique"),
+    [
+        ("sax sax sax", "sax sax-2 sax-3"),
+        ("sax sax sax-2", "sax sax-3 sax-2"),
+        ("sax-2 sax sax sax-2", "sax-2 sax sax-3 sax-2-2"),
+    ],
+)
+def test_names_are_unique(tmp_path: Path, names: str, unique: str) -> None:
+    assert unique_names(names.split()) == unique.split()
+
+
+def test_views_and_studies_have_names_of_their_own(tmp_path: Path) -> None:
+    for name in ("sax.nii.gz", "sax.mha", "sax-2.nii.gz"):
+        write(random_pixels(), tmp_path / "one" / name)
+    assert sorted(v.name for v in read_study(tmp_path / "one").views) == ["sax", "sax-2", "sax-3"]
+    # Folders a_b and a/b have the same name.
+    for folder in ("a_b", "a/b", "a_b-2"):
+        write(random_pixels(), tmp_path / "all" / folder / "sax.nii.gz")
+    assert [s.name for s in read_cohort(tmp_path / "all").studies] == ["a_b", "a_b-2", "a_b-3"]
+
+
 def test_flat_folder_of_numbered_subjects(shared_data: Path) -> None:
     cohort = read_cohort(shared_data / "heart-sax", labels_suffix="_gt")
     assert [(s.name, s.subject, len(s.views)) for s in cohort.studies] == [
@@ -503,32 +525,15 @@ def _studies(subjects: list[str]) -> list[Study]:
     return [Study(f"study{k}", Path(str(k)), [], subject=s) for k, s in enumerate(subjects)]
 
 
-@given(
-    count=st.integers(4, 30), seed=st.integers(0, 1000), n=st.integers(1, 3), order=st.randoms(use_true_random=False)
-)
-def test_splits_are_nested_disjoint_and_reproducible(count: int, seed: int, n: int, order: Any) -> None:
-    studies = _studies([f"s{k // 2}" for k in range(2 * count)])
-    small, rest = split_subjects(studies, [n, count - n - 1], seed)
-    large, _ = split_subjects(studies, [n + 1, count - n - 1], seed)
-    assert {s.subject for s in small} < {s.subject for s in large}
-    assert len({s.subject for s in large}) == n + 1
-    assert len(small) == 2 * n
-    assert not {s.subject for s in small} & {s.subject for s in rest}
+@given(seed=st.integers(0, 1000), order=st.randoms(use_true_random=False))
+def test_the_order_of_subjects_is_reproducible(seed: int, order: Any) -> None:
+    studies = _studies([f"s{k // 2}" for k in range(20)])
     shuffled = list(studies)
     order.shuffle(shuffled)
-    assert [s.name for s in split_subjects(shuffled, [n], seed)[0]] == [s.name for s in small]
-
-
-def test_splits_by_fraction_use_everybody() -> None:
-    studies = _studies([f"s{k}" for k in range(11)])
-    parts = split_subjects(studies, {"train": 0.6, "check": 0.2, "test": 0.2}, 4)
-    assert sum(map(len, parts)) == 11
-    assert len({s.name for part in parts for s in part}) == 11
-    assert split_subjects(studies, [5], 1) != split_subjects(studies, [5], 2)
-    with pytest.raises(StudyError, match="12 subjects"):
-        split_subjects(studies, [12])
-    with pytest.raises(StudyError, match="at most 1"):
-        split_subjects(studies, [0.7, 0.7])
+    found = subject_order(studies, seed)
+    assert found == subject_order(shuffled, seed)
+    assert sorted(found) == [f"s{k}" for k in range(10)]
+    assert any(subject_order(studies, other) != found for other in (seed + 1, seed + 2))
 
 
 # ---------------------------------------------------------------------------------------------
@@ -594,7 +599,6 @@ def test_ed_and_es_by_rule() -> None:
     assert ed_es_phases(view) == (0, 1)
     view.phases = 1
     assert ed_es_phases(view) == (0, 0)
-    assert ed_es_by_volume([120.0, 80.0, 50.0, 90.0]) == (0, 2)
 
 
 def test_studies_import_nothing_heavy() -> None:

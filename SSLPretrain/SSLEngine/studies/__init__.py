@@ -11,7 +11,6 @@ from typing import Any
 if TYPE_CHECKING:
     from .cohort import Cohort
     from .cohort import read_cohort
-    from .cohort import split_subjects
     from .cohort import subject_order
     from .crossings import Crossing
     from .crossings import crossing_of_views
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from .inspecting import inspect_cohort
     from .inspecting import inspect_text
     from .knee_roles import mirrored
-    from .phases import ed_es_by_volume
     from .phases import ed_es_phases
     from .reading import read_study
     from .study import HEART_ROLES
@@ -40,14 +38,14 @@ if TYPE_CHECKING:
     from .volumes import write_view
 
 _NAMES = {
-    "cohort": ("Cohort", "read_cohort", "split_subjects", "subject_order"),
+    "cohort": ("Cohort", "read_cohort", "subject_order"),
     "crossings": ("Crossing", "crossing_of_views", "same_frame"),
     "groups": ("GROUPS_FILE", "group_order"),
     "handover": ("hand_over", "take_over"),
     "inspect_page": ("inspect_html", "page_of_cohort"),
     "inspecting": ("inspect", "inspect_cohort", "inspect_text"),
     "knee_roles": ("mirrored",),
-    "phases": ("ed_es_by_volume", "ed_es_phases"),
+    "phases": ("ed_es_phases",),
     "reading": ("read_study",),
     "study": ("HEART_ROLES", "KNEE_ROLES", "ROLES", "UNKNOWN", "Irregularity", "Study", "StudyError", "View"),
     "volumes": ("write_view",),

@@ -33,6 +33,7 @@ from .reading import may_be_dicom
 from .reading import read_overrides
 from .reading import report_foreign
 from .reading import subject_in
+from .reading import unique_names
 from .reading import why_nothing
 from .study import Irregularity
 from .study import Study
@@ -160,7 +161,8 @@ def _parts(root: Path, files: Sequence[Path], exams: Sequence[Sequence[Any]]) ->
         for subject, own in subjects.items():
             name = subject if len(subjects) > 1 else _name(root, folder, (), False)
             parts.append((name, folder, (), own))
-    return sorted(_distinct(parts), key=lambda part: part[0])
+    names = unique_names([part[0] for part in parts])
+    return sorted(((name, *part[1:]) for name, part in zip(names, parts, strict=True)), key=lambda part: part[0])
 
 
 def _common_folder(root: Path, exam: Sequence[Any], exams: Sequence[Sequence[Any]]) -> Path:
@@ -182,16 +184,6 @@ def _name(root: Path, folder: Path, exam: Sequence[Any], several: bool) -> str:
     if folder == root:
         return exam[0].who if exam and several else root.resolve().name
     return "_".join(folder.relative_to(root).parts)
-
-
-def _distinct(parts: Sequence[_Part]) -> list[_Part]:
-    """Names that occur twice get a number."""
-    seen: dict[str, int] = {}
-    found: list[_Part] = []
-    for name, folder, exam, volumes in parts:
-        seen[name] = seen.get(name, 0) + 1
-        found.append((name if seen[name] == 1 else f"{name}-{seen[name]}", folder, exam, volumes))
-    return found
 
 
 def _finished(cohort: Cohort) -> Cohort:
@@ -351,49 +343,7 @@ def names_of(file: LabelFile) -> Mapping[int, str]:
 # Splits
 
 
-def split_subjects(
-    studies: Sequence[Study], parts: Mapping[str, float] | Sequence[float], seed: int = 0
-) -> list[list[Study]]:
-    """Splits studies by subject, reproducibly; no subject is in two parts.
-
-    The subjects are put into an order that depends on their names and the seed only, and the parts are cut from it one
-    after the other. So the first part of n subjects is contained in the first part of n + 1.
-
-    Args:
-        studies: In any order; the result does not depend on it.
-        parts: Numbers of subjects (whole numbers), or fractions of them that sum to at most 1; the names of a mapping
-            are for the reader only. What the parts leave over is not returned.
-        seed: Another seed, another order.
-
-    Raises:
-        StudyError: There are fewer subjects than asked for, or the parts make no sense.
-    """
-    wanted = list(parts.values() if isinstance(parts, Mapping) else parts)
-    order = subject_order(studies, seed)
-    counts = _counts(wanted, len(order))
-    edges = np.cumsum([0, *counts])
-    chosen = [set(order[a:b]) for a, b in itertools.pairwise(edges)]
-    ordered = sorted(studies, key=lambda s: (order.index(s.subject), s.name))
-    return [[s for s in ordered if s.subject in part] for part in chosen]
-
-
 def subject_order(studies: Sequence[Study], seed: int = 0) -> list[str]:
     """All subjects in the order that a seed gives them."""
     subjects = sorted({s.subject for s in studies})
     return [subjects[k] for k in np.random.default_rng(seed).permutation(len(subjects))]
-
-
-def _counts(parts: Sequence[float], subjects: int) -> list[int]:
-    whole = all(float(p).is_integer() for p in parts) and (sum(parts) > 1 or all(isinstance(p, int) for p in parts))
-    if not parts or min(parts) < 0 or not (whole or sum(parts) <= 1 + 1e-9):
-        msg = f"Expected numbers of subjects, or fractions that sum to at most 1, found {list(parts)}."
-        raise StudyError(msg)
-    if whole:
-        counts = [int(p) for p in parts]
-    else:
-        edges = np.round(np.cumsum([0.0, *parts]) * subjects).astype(int)
-        counts = np.diff(edges).tolist()
-    if sum(counts) > subjects:
-        msg = f"{sum(counts)} subjects are asked for, but there are only {subjects}: ask for fewer or add studies."
-        raise StudyError(msg)
-    return counts

@@ -6,8 +6,6 @@ of the cycle later. Once a model has segmented the blood pool, its volume decide
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from .study import View
@@ -27,8 +25,3 @@ def ed_es_phases(view: View) -> tuple[int, int]:
     times = np.array(view.trigger_times if len(view.trigger_times) == view.phases else range(view.phases), dtype=float)
     cycle = times[-1] + float(np.median(np.diff(times)))
     return 0, int(np.abs(times - ES_SHARE * cycle).argmin())
-
-
-def ed_es_by_volume(volumes: Sequence[float]) -> tuple[int, int]:
-    """ED and ES from the left ventricle's blood volume in each phase: the largest and the smallest."""
-    return int(np.argmax(volumes)), int(np.argmin(volumes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -202,7 +203,8 @@ def fill_study(
     report_foreign(study.path, study.irregularities)
     if not study.views:
         raise StudyError(why_nothing(study.path, study.irregularities, label_paths))
-    _make_names_unique(study.views)
+    for view, name in zip(study.views, unique_names([v.name for v in study.views]), strict=True):
+        view.name = name
     _attach_labels(study, label_paths, labels_suffix)
     if given_labels is not None:
         _attach(study, given_labels, study.views[0])
@@ -313,12 +315,16 @@ def refuse_files(read: Iterable[Path], outputs: Iterable[Path]) -> None:
             raise StudyError(msg)
 
 
-def _make_names_unique(views: Sequence[View]) -> None:
-    seen: dict[str, int] = {}
-    for view in views:
-        seen[view.name] = seen.get(view.name, 0) + 1
-        if seen[view.name] > 1:
-            view.name = f"{view.name}-{seen[view.name]}"
+def unique_names(names: Sequence[str]) -> list[str]:
+    """The names, with a number that makes a new one of each that occurred before."""
+    given = set(names)
+    found: dict[str, None] = {}
+    for name in names:
+        numbered = (f"{name}-{number}" for number in itertools.count(2))
+        # What is the name of another from the start stays its own.
+        own = next(n for n in numbered if n not in given and n not in found) if name in found else name
+        found[own] = None
+    return list(found)
 
 
 # ---------------------------------------------------------------------------------------------
