@@ -220,8 +220,36 @@ def volume_node(
     The limits are the values that are shown darkest and brightest; Slicer takes them from the image where they are not
     given, for which it needs longer than for all the rest.
     """
+    matrix = coordinates.vtk_matrix(coordinates.ijk_to_ras(planes))
+    return _volume_node(scene, name, array, matrix, class_name, limits)
+
+
+def volume_on(
+    scene: Any,
+    host: Any,
+    name: str,
+    array: npt.NDArray[Any],
+    class_name: str = "vtkMRMLScalarVolumeNode",
+    limits: tuple[float, float] | None = None,
+) -> Any:
+    """Adds an array on the very voxels of a volume node, under its transform; see :func:`volume_node`."""
+    node = _volume_node(scene, name, array, ijk_to_ras_of(host), class_name, limits)
+    node.SetAndObserveTransformNodeID(host.GetTransformNodeID())
+    return node
+
+
+def ijk_to_ras_of(node: Any) -> Any:
+    """A volume node's own IJKToRAS, without its parent transform, as vtkMatrix4x4."""
+    matrix = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(matrix)
+    return matrix
+
+
+def _volume_node(
+    scene: Any, name: str, array: npt.NDArray[Any], matrix: Any, class_name: str, limits: tuple[float, float] | None
+) -> Any:
     node = new_node(scene, class_name, name)
-    node.SetIJKToRASMatrix(coordinates.vtk_matrix(coordinates.ijk_to_ras(planes)))
+    node.SetIJKToRASMatrix(matrix)
     if limits is not None:
         node.CreateDefaultDisplayNodes()
         node.GetDisplayNode().AutoWindowLevelOff()
@@ -322,9 +350,7 @@ def planes_of_node(node: Any) -> list[Plane]:
         GeometryError: The transform shears the image.
     """
     size = array_of(node).shape[::-1]
-    matrix = vtk.vtkMatrix4x4()
-    node.GetIJKToRASMatrix(matrix)
-    return planes_of_affine(world_matrix(node) @ coordinates.array_of(matrix), size)
+    return planes_of_affine(world_matrix(node) @ coordinates.array_of(ijk_to_ras_of(node)), size)
 
 
 def world_matrix(node: Any) -> npt.NDArray[np.float64]:

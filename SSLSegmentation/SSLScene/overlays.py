@@ -17,7 +17,7 @@ from . import undo
 from .exams import SceneExam
 from .exams import SceneView
 from .exams import put_under
-from .exams import volume_node
+from .exams import volume_on
 from .host import new_node
 
 #: From low to high, readable on grey and for colour-blind eyes.
@@ -95,7 +95,7 @@ def _show_scalars(
 def _volumes(
     scene: Any, item: SceneView, values: npt.NDArray[Any], name: str, exam: SceneExam, limits: tuple[float, float]
 ) -> list[Any]:
-    """The values as volumes on the host's grid, one for each of the host's volumes.
+    """The values as volumes on the host's voxels, one for each of the host's volumes.
 
     Raises:
         ValueError: The values do not lie on the host's grid.
@@ -104,8 +104,8 @@ def _volumes(
         msg = f"The overlay '{name}' has shape {values.shape}, its host {item.view.name} has {item.view.shape}."
         raise ValueError(msg)
     whole = len(item.volumes) == 1
-    parts = [slice(None)] if whole else [slice(k, k + 1) for k in range(len(item.view.planes))]
-    found = [volume_node(scene, name, values[p], item.view.planes[p], limits=limits) for p in parts]
+    parts = [slice(None)] if whole else [slice(k, k + 1) for k in range(len(item.volumes))]
+    found = [volume_on(scene, v, name, values[p], limits=limits) for v, p in zip(item.volumes, parts, strict=True)]
     for volume in found:
         put_under(scene, volume, exam.item) if exam.item else None
     return found

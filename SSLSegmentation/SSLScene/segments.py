@@ -19,6 +19,7 @@ from SSLEngine.structures import structure
 from SSLEngine.structures import terminology_entry
 from SSLEngine.structures import unnamed
 
+from . import coordinates
 from . import undo
 from .cines import playing
 from .exams import ROLE
@@ -26,8 +27,9 @@ from .exams import VIEW
 from .exams import SceneExam
 from .exams import SceneView
 from .exams import array_of
+from .exams import ijk_to_ras_of
 from .exams import put_under
-from .exams import volume_node
+from .exams import volume_on
 from .host import SceneError
 from .host import new_node
 from .host import segmentations_logic
@@ -115,7 +117,7 @@ def _segmentation(
 ) -> Any:
     logic = segmentations_logic(scene)
     node = _new_segmentation(scene, exam, volume, item, name)
-    carrier = _label_volume(scene, volume, labels.astype(np.int16))
+    carrier = volume_on(scene, volume, "labels", labels.astype(np.int16), "vtkMRMLLabelMapVolumeNode")
     try:
         if labels.any() and not logic.ImportLabelmapToSegmentationNode(carrier, node):
             msg = f"The labels of '{volume.GetName()}' could not be imported into '{name}': check their geometry."
@@ -143,9 +145,10 @@ def _new_segmentation(scene: Any, exam: SceneExam, volume: Any, item: SceneView,
 
 
 def _attach(scene: Any, exam: SceneExam, node: Any, volume: Any, item: SceneView) -> None:
-    """Ties a segmentation to its volume: reference geometry, transform, place in the subject hierarchy."""
-    node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    """Ties a segmentation to its volume: transform, reference geometry, place in the subject hierarchy."""
+    # The transform first: the geometry is taken relative to the transforms that both have.
     node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
     node.SetAttribute(VIEW, item.view.name)
     node.SetAttribute(ROLE, item.view.role)
     if exam.item:
@@ -153,20 +156,6 @@ def _attach(scene: Any, exam: SceneExam, node: Any, volume: Any, item: SceneView
     display = node.GetDisplayNode()
     display.SetOpacity2DFill(0.35)
     display.SetOpacity2DOutline(1.0)
-
-
-def _label_volume(scene: Any, volume: Any, labels: LabelMap) -> Any:
-    """A label map volume with exactly the geometry of a volume node; the caller removes it."""
-    from SSLEngine.geometry import planes_of_affine
-
-    from . import coordinates
-
-    matrix = vtk.vtkMatrix4x4()
-    volume.GetIJKToRASMatrix(matrix)
-    planes = planes_of_affine(coordinates.array_of(matrix), labels.shape[::-1])
-    carrier = volume_node(scene, "labels", labels, planes, "vtkMRMLLabelMapVolumeNode")
-    carrier.SetIJKToRASMatrix(matrix)
-    return carrier
 
 
 def describe(segment: Any, name: str) -> None:
@@ -215,8 +204,20 @@ def load_segmentation(
             raise SceneError(msg)
         # The file may be temporary; on saving, the node goes beside the scene.
         scene.RemoveNode(storage)
+        _move_onto(node, volume, item.view.planes if len(item.volumes) == 1 else [item.view.planes[slice_index]])
         _attach(scene, exam, node, volume, item)
     return node
+
+
+def _move_onto(node: Any, volume: Any, planes: Sequence[Plane]) -> None:
+    """Moves segments that lie on planes to where their volume has its voxels, before its transform.
+
+    An exam that was made of volumes of the scene has its planes where they lay in the world, transforms included; the
+    segmentation goes under the volume's transform, and would be moved by it twice.
+    """
+    there = coordinates.array_of(ijk_to_ras_of(volume)) @ np.linalg.inv(coordinates.ijk_to_ras(planes))
+    if not np.allclose(there, np.eye(4), atol=1e-6):
+        node.ApplyTransformMatrix(coordinates.vtk_matrix(there))
 
 
 def segment_names(node: Any) -> list[str]:

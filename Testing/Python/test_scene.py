@@ -512,6 +512,27 @@ def test_overlays_lie_on_their_host(scene: Any) -> None:
         overlays.show_heatmap(scene, exam, item, values[:, 1:], "x", (1, 1, 1))
 
 
+@pytest.mark.parametrize("taken", ["from the scene", "before it was moved"])
+@pytest.mark.parametrize("shifted", [False, True])
+def test_overlays_lie_on_a_host_under_a_transform(scene: Any, tmp_path: Path, shifted: bool, taken: str) -> None:
+    """Still ones and those that follow a cine."""
+    exam = exams.load_study(scene, heart(phases=3, shifted=shifted))
+    document = anomalies_of(exam, tmp_path)
+    for volume in exam.views[0].volumes:
+        add_transform(scene, volume)
+    if taken == "from the scene":
+        exam = exams.exam_of_scene(scene, [volume for item in exam.views for volume in item.volumes])
+    item = exam.views[0]
+    heat = overlays.show_heatmap(scene, exam, item, np.ones(item.view.shape), "line", (1, 0, 0))
+    maps = anomalies.show_anomalies(scene, exam, exam.views, document).maps[: len(item.volumes)]
+    for phase in (0, 2):
+        item.browser.SetSelectedItemNumber(phase)
+        for shown in (heat, maps):
+            for overlay, host in zip(shown, item.volumes, strict=True):
+                assert overlay.GetTransformNodeID() == host.GetTransformNodeID()
+                np.testing.assert_allclose(ras(overlay, (3, 4, 2)), ras(host, (3, 4, 2)), atol=1e-9)
+
+
 def anomalies_of(exam: exams.SceneExam, folder: Path) -> dict[str, Any]:
     """A result of the engine's ``anomalies`` on an exam as a job gets it, with a map that tells voxels apart."""
     document: dict[str, Any] = {"views": []}
@@ -672,6 +693,58 @@ def test_labels_of_shifted_slices(scene: Any) -> None:
         np.testing.assert_array_equal(back[0], labels[k])
 
 
+def entries_of(found: dict[int, Any]) -> list[dict[str, Any]]:
+    """Structures by value as the engine writes them."""
+    return [
+        {"value": v, "name": s.name, "colour": s.colour, "category": s.category, "type": s.type}
+        for v, s in found.items()
+    ]
+
+
+@pytest.mark.parametrize("taken", ["from the scene", "before it was moved"])
+@pytest.mark.parametrize("shifted", [False, True])
+def test_a_segmentation_lies_on_a_volume_under_a_transform(
+    scene: Any, tmp_path: Path, shifted: bool, taken: str
+) -> None:
+    """Wherever the exam has its planes, and when the volume is moved once more; a mirrored single slice among them."""
+    engine = pytest.importorskip("SSLEngine.segment", reason="the engine's networks are not installed")
+    from SSLEngine.structures import structure
+
+    exam = exams.load_study(scene, heart(shifted=shifted))
+    volumes = [volume for item in exam.views for volume in item.volumes]
+    for volume in volumes:
+        add_transform(scene, volume)
+    if taken == "from the scene":
+        mirrored = coordinates.array_of(exams.ijk_to_ras_of(volumes[-1])) * [1, 1, -1, 1]
+        volumes[-1].SetIJKToRASMatrix(coordinates.vtk_matrix(mirrored))
+        exam = exams.exam_of_scene(scene, volumes)
+    given = {v: structure(n, v) for v, n in NAMES.items()}
+    values = {s.name: v for v, s in given.items()}
+    for item in exam.views:
+        labels = some_labels(item.view.shape)
+        for k, volume in enumerate(item.volumes):
+            part = slice(None) if len(item.volumes) == 1 else slice(k, k + 1)
+            path = tmp_path / "written.seg.nrrd"
+            engine.write_segmentation(path, labels[part].astype(np.uint8), item.view.planes[part], entries_of(given))
+            node = segments.load_segmentation(scene, exam, item, path, k)
+            volume.GetParentTransformNode().SetMatrixTransformToParent(vtk.vtkMatrix4x4())
+            back, _ = segments.labels_of(scene, node, volume, values)
+            np.testing.assert_array_equal(back, labels[part])
+            geometry = node.GetSegmentation().GetConversionParameter("Reference image geometry").split(";")
+            own = coordinates.array_of(exams.ijk_to_ras_of(volume))
+            np.testing.assert_allclose(np.array(geometry[:16], float).reshape(4, 4), own, atol=1e-6)
+
+
+def test_labels_lie_on_a_volume_under_a_transform(scene: Any) -> None:
+    exam = exams.load_study(scene, heart())
+    item = exam.first("sax")
+    add_transform(scene, item.volume)
+    labels = some_labels(item.view.shape)
+    (node,) = segments.add_labels(scene, exam, item, labels, NAMES, "result")
+    back, _ = segments.labels_of(scene, node, item.volume, {"LV cavity": 1, "LV myocardium": 2, "thing": 4})
+    np.testing.assert_array_equal(back, labels)
+
+
 def test_segmentation_files_of_the_engine_are_read(scene: Any, tmp_path: Path) -> None:
     engine = pytest.importorskip("SSLEngine.segment", reason="the engine's networks are not installed")
     from SSLEngine.structures import structure
@@ -680,12 +753,8 @@ def test_segmentation_files_of_the_engine_are_read(scene: Any, tmp_path: Path) -
     item = exam.first("sax")
     labels = some_labels(item.view.shape).astype(np.uint8)
     found = {v: structure(n, v) for v, n in NAMES.items()}
-    entries = [
-        {"value": v, "name": s.name, "colour": s.colour, "category": s.category, "type": s.type}
-        for v, s in found.items()
-    ]
     path = tmp_path / "sax.seg.nrrd"
-    engine.write_segmentation(path, labels, item.view.planes, entries)
+    engine.write_segmentation(path, labels, item.view.planes, entries_of(found))
     before = census(scene)
     node = segments.load_for_exam(scene, exam, path)
     assert census(scene) - before == {"vtkMRMLSegmentationNode": 1, "vtkMRMLSegmentationDisplayNode": 1}
