@@ -80,7 +80,7 @@ def _show(
 
 
 def _views_of(document: Mapping[str, Any], number: int) -> list[Mapping[str, Any]]:
-    """What belongs to a view of the scene: its files are named by its number (``00_sax``), one a slice if need be."""
+    """What is said of a view of the scene, which has the view's number in its name (``00_sax``)."""
     return [v for v in document["views"] if v["view"].split("_", 1)[0] == f"{number:02d}"]
 
 
@@ -134,11 +134,9 @@ def _frames(headers: Sequence[VolumeHeader], maps: Sequence[Any], shown: int) ->
 def _table(scene: Any, exam: SceneExam, chosen: Sequence[SceneView], document: Mapping[str, Any]) -> Any:
     rows = []
     for number, item in enumerate(chosen):
-        for k, view in enumerate(_views_of(document, number)):
+        for view in _views_of(document, number):
             for entry in view["slices"]:
-                # A view that forms no volume was written as one file a slice.
-                index = entry["slice"] if item.view.regular else k
-                rows.append((entry["score"], item.view.name, index + 1, entry["phase"] + 1, entry["z"]))
+                rows.append((entry["score"], item.view.name, entry["slice"] + 1, entry["phase"] + 1, entry["z"]))
     rows.sort(key=lambda row: -row[0])
     texts = [
         (name, str(index), str(phase), f"{score:.3f}", "" if z is None else f"{z:.1f}")

@@ -536,16 +536,23 @@ def test_overlays_lie_on_a_host_under_a_transform(scene: Any, tmp_path: Path, sh
 def anomalies_of(exam: exams.SceneExam, folder: Path) -> dict[str, Any]:
     """A result of the engine's ``anomalies`` on an exam as a job gets it, with a map that tells voxels apart."""
     document: dict[str, Any] = {"views": []}
-    for made in read_study(undo.at_once(exams.writing_study(exam, folder))).views:
+    for _ in exams.handing_over(exam, folder):
+        pass
+    for made in read_study(folder).views:
         values = np.random.default_rng(len(document["views"])).random((made.phases, *made.shape)).astype(np.float32)
-        path = folder / f"{made.name}_map.nii.gz"
-        write_view(replace(made, read_pixels=lambda phase, values=values: values[phase]), path)
+        parts = [slice(None)] if made.regular else [slice(k, k + 1) for k in range(made.shape[0])]
+        paths = [folder / f"{made.name}_map_{k}.nii.gz" for k in range(len(parts))]
+        for path, part in zip(paths, parts, strict=True):
+            shown = values[:, part]
+            own = replace(made, planes=made.planes[part], read_pixels=lambda phase, shown=shown: shown[phase])
+            write_view(own, path)
         entries = [
             {"slice": k, "phase": phase, "score": float(values[phase, k].mean()), "z": None}
             for phase in range(made.phases)
             for k in range(made.shape[0])
         ]
-        document["views"].append({"view": made.name, "role": made.role, "files": [str(path)], "slices": entries})
+        files = [str(path) for path in paths]
+        document["views"].append({"view": made.name, "role": made.role, "files": files, "slices": entries})
     return document
 
 
@@ -573,6 +580,13 @@ def test_anomaly_maps_lie_on_their_views_and_follow_the_cine(scene: Any, tmp_pat
     entries = [entry for each in document["views"] for entry in each["slices"]]
     assert top.GetValue(0, 3).ToString() == f"{max(entry['score'] for entry in entries):.3f}"
     assert top.GetNumberOfRows() == len(entries)
+    listed = {tuple(top.GetValue(r, c).ToString() for c in range(3)) for r in range(len(entries))}
+    assert listed == {
+        (host.view.name, str(k + 1), str(phase + 1))
+        for host in exam.views
+        for k in range(host.view.shape[0])
+        for phase in range(host.view.phases)
+    }
     # The cine's browser stays, and must not put its map back.
     undo.remove_all(scene, "found")
     item.browser.SetSelectedItemNumber(2)
