@@ -25,6 +25,7 @@ from SSLScene.exams import SceneView
 from SSLScene.host import SceneError
 
 from .corrections_folder import known_labels
+from .corrections_folder import value_of
 
 LABELS_SUFFIX = "_seg"
 
@@ -211,13 +212,11 @@ def _writing_labels(
     from SSLEngine.studies.volumes import writing_nifti
 
     values = dict(known)
-    for _item, node in pairs:
-        for name in segments.segment_names(node):
-            values.setdefault(name, max(values.values(), default=0) + 1)
+    own = {name: value_of(values, name) for _item, node in pairs for name in segments.segment_names(node)}
     for item, node in pairs:
         part = _part_of(item, node)
         volume = item.volume_of_slice(part.start or 0)
-        labels, _names = yield from segments.labelling(slicer.mrmlScene, node, volume, values)
+        labels, _names = yield from segments.labelling(slicer.mrmlScene, node, volume, own)
         path = folder / f"{_stem(exam, item, node)}{LABELS_SUFFIX}.nii"
         yield from writing_nifti(labels, item.view.planes[part], path)
         yield

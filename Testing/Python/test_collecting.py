@@ -187,6 +187,36 @@ def test_no_exam_takes_the_place_of_another(window: Window, tmp_path: Path, requ
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_structures_keep_apart_whatever_number_other_exams_give_them(
+    window: Window, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """One value a structure, though exams number them otherwise; exams that say nothing usable are passed over."""
+    from SSLPanels import corrections
+    from SSLPanels import corrections_folder
+    from SSLScene import exams
+    from SSLScene import segments
+    from SSLScene import undo
+
+    told = ['{"1": "LV cavity", "3": "thing"}', '{"1": "RV cavity", "2": "lv"}', '["LV"]', '{"one": "LV"}', '{"4": 5}']
+    for k, labels in enumerate(told):
+        (tmp_path / f"exam{k}").mkdir()
+        (tmp_path / f"exam{k}" / "study.json").write_text(f'{{"labels": {labels}}}')
+    (tmp_path / "list").mkdir()
+    (tmp_path / "list" / "study.json").write_text("[]")
+    assert corrections_folder.known_labels(tmp_path) == {"LV cavity": 1, "thing": 3, "RV cavity": 2}
+    exam = exams.load_study(window.scene, small(1, "MR", "Anna"), "apart")
+    request.addfinalizer(lambda: undo.remove_all(window.scene, "apart"))
+    labels = np.zeros(exam.views[0].view.shape, np.int16)
+    labels[0], labels[1], labels[2] = 1, 2, 3
+    names = {1: "LV cavity", 2: "RV cavity", 3: "new"}
+    drawn = segments.add_labels(window.scene, exam, exam.views[0], labels, names, "drawn")
+    drawn[0].GetSegmentation().GetNthSegment(0).SetName("Left ventricle")
+    view = read_study(corrections.collect(exam, drawn, tmp_path)).first("sax")
+    assert view is not None
+    np.testing.assert_array_equal(view.labels(0)[:, 0, 0], [1, 2, 4])
+    assert view.label_names == {1: "LV cavity", 2: "RV cavity", 3: "thing", 4: "new"}
+
+
 def test_exams_of_nobody_are_no_one_subject(window: Window, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """Volumes that lie in no study of the subject hierarchy: their exams are kept apart by their folder."""
     import slicer
