@@ -242,13 +242,6 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
         undo.remove_all(slicer.mrmlScene, exam.owning(PLANES).token)
 
     @staticmethod
-    def showCrossings(exam: "SceneExam") -> Any:
-        """Table node of angles and lengths."""
-        from SSLScene import crossings
-
-        return crossings.show_table(slicer.mrmlScene, exam)
-
-    @staticmethod
     def showSideBySide(exam: "SceneExam") -> None:
         """Shows the views beside each other, each turned to its own plane, at the crossing point."""
         from SSLScene import layouts
@@ -424,10 +417,10 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
         from SSLScene import anomalies
         from SSLScene import undo
 
+        document = read_result(folder)
         owner = exam.owning(ANOMALIES)
         undo.remove_all(slicer.mrmlScene, owner.token)
-        document = read_result(folder)
-        return anomalies.showing(slicer.mrmlScene, owner, owner.views, document)
+        return (yield from anomalies.showing(slicer.mrmlScene, owner, owner.views, document))
 
     def startClassifying(self, model: str | Path, exam: "SceneExam", device: str = "auto") -> Path:
         """Lets a model that has learned classes tell, in a job, to which an exam belongs."""
@@ -471,9 +464,9 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
         from SSLScene import classes
         from SSLScene import undo
 
+        document = read_result(folder)
         owner = exam.owning(CLASSES)
         undo.remove_all(slicer.mrmlScene, owner.token)
-        document = read_result(folder)
         return classes.show_class(slicer.mrmlScene, owner, owner.views, document)
 
     @staticmethod
