@@ -35,6 +35,12 @@ MIN_LINE_ANGLE_DEG = 20.0
 #: ImageOrientationPatient is rejected when its two vectors are further from orthogonal.
 MAX_COSINE_ERROR = 1e-3
 
+#: Where the heart's apex points, LPS: left, anterior, inferior.
+TYPICAL_AXIS = np.array([1.0, -1.0, -1.0]) / np.sqrt(3)
+#: Knee directions that do not depend on the side.
+KNEE_AXES = {"cor": np.array([0.0, -1.0, 0.0]), "ax": np.array([0.0, 0.0, 1.0])}
+LATERAL = {"left": np.array([1.0, 0.0, 0.0]), "right": np.array([-1.0, 0.0, 0.0])}
+
 #: Turns LPS into RAS and back. Its determinant is +1, so cross products are unaffected.
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -403,6 +409,29 @@ def towards(vector: npt.ArrayLike, direction: npt.ArrayLike) -> Array:
     """The vector, turned round if need be so that it points along ``direction``."""
     v = np.asarray(vector, dtype=np.float64)
     return v if v @ np.asarray(direction, dtype=np.float64) >= 0 else -v
+
+
+def anatomical_direction(role: str, planes: Sequence[Plane], axis: Array | None, side: str | None) -> Array | None:
+    """Unit vector, LPS, along which places grow in a stack; None where it is not known.
+
+    Args:
+        role: Role of the stack's view.
+        planes: All of its planes.
+        axis: The heart's, base to apex; None where it is not known.
+        side: ``left`` or ``right`` for a knee, None where unknown.
+    """
+    along: Array | None
+    if role == "sax":
+        along = TYPICAL_AXIS if axis is None else axis
+    elif role == "sag":
+        along = LATERAL.get(side or "")
+    else:
+        along = KNEE_AXES.get(role)
+    if along is None:
+        return None
+    normal = stack_normal(planes)
+    # Tilted slices have no common normal; their centres still follow each other along the anatomy.
+    return along if normal is None else towards(normal, along)
 
 
 # ---------------------------------------------------------------------------------------------

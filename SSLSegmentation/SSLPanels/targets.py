@@ -11,16 +11,21 @@ import numpy.typing as npt
 import slicer
 from slicer.i18n import tr as _
 
+from SSLEngine.geometry import Array
 from SSLEngine.geometry import Plane
+from SSLEngine.geometry import anatomical_direction
 from SSLEngine.geometry import crossing_line
 from SSLEngine.geometry import crossing_segment
+from SSLEngine.geometry import long_axis
 from SSLEngine.geometry import slice_places
 from SSLEngine.studies.study import View
+from SSLScene import crossings
 from SSLScene import overlays
 from SSLScene import roles
 from SSLScene import undo
 from SSLScene.exams import SceneExam
 from SSLScene.exams import SceneView
+from SSLScene.host import SceneError
 
 SIGMA_MM = 3.0
 NOTHING, LINES, PLACE = "", "lines", "place"
@@ -37,21 +42,19 @@ def host_of(exam: SceneExam) -> SceneView:
     return named or max(exam.views, key=lambda item: len(item.view.planes))
 
 
-def line_heatmap(host: View, guests: Sequence[Plane], sigma_mm: float = SIGMA_MM) -> npt.NDArray[np.float32]:
+def heating(
+    host: View, guests: Sequence[Plane], sigma_mm: float = SIGMA_MM
+) -> Generator[None, None, npt.NDArray[np.float32]]:
     """Heatmap of the lines where guests cross a host, ``exp(-d^2 / 2 sigma^2)`` of the distance d in mm.
 
     Args:
         host: The view with ``(slices, rows, columns)`` pixels.
         guests: Planes of the other view.
         sigma_mm: Width of the line.
+
+    Yields:
+        After each slice.
     """
-    return undo.at_once(heating(host, guests, sigma_mm))
-
-
-def heating(
-    host: View, guests: Sequence[Plane], sigma_mm: float = SIGMA_MM
-) -> Generator[None, None, npt.NDArray[np.float32]]:
-    """As :func:`line_heatmap`, one slice at each step."""
     slices, rows, columns = host.shape
     heat = np.zeros((slices, rows, columns), np.float32)
     y, x = np.mgrid[:rows, :columns]
@@ -79,13 +82,27 @@ def showing(exam: SceneExam, what: str) -> Generator[None, None, list[Any]]:
     if what == NOTHING:
         return []
     host = host_of(exam)
+    near = crossings.comparable([item.view for item in exam.views], host.view)
     if what == PLACE:
-        axis = host.view.normal if host.view.normal is not None else host.view.planes[0].normal
-        places = np.nan_to_num(slice_places(host.view.planes, axis), nan=0.5)
-        return overlays.show_place(scene, shown, host, places.tolist(), _("Place in the stack"))
+        places = slice_places(host.view.planes, _direction(exam, host.view, near)).tolist()
+        return overlays.show_place(scene, shown, host, places, _("Place in the stack"))
     # A host has one foreground: all lines go into one heatmap, where each guest has its single middle plane.
-    guests = [
-        v.view.planes[len(v.view.planes) // 2] for v in exam.views if v is not host and v.view.role in roles.ORDER
-    ]
+    guests = [crossings.middle_plane(v) for v in near if v is not host.view and v.role in roles.ORDER]
     heat = yield from heating(host.view, guests)
     return overlays.show_heatmap(scene, shown, host, heat, _("Crossing lines"), (1.0, 0.85, 0.2))
+
+
+def _direction(exam: SceneExam, host: View, near: Sequence[View]) -> Array:
+    """The direction along which places grow in the host's stack, LPS, as the pretext has it.
+
+    Raises:
+        SceneError: There is none, so that nothing is learned from this stack.
+    """
+    # Of several views of one role the first counts, as in training.
+    planes = {v.role: crossings.middle_plane(v) for v in reversed(near)}
+    axis = long_axis(planes["2ch"], planes["4ch"]) if {"2ch", "4ch"} <= planes.keys() else None
+    direction = anatomical_direction(host.role, host.planes, axis, exam.study.side)
+    if direction is None or len(host.planes) < 2:
+        text = _("A network learns no place in {view}: that takes a stack of which is known where it begins and ends.")
+        raise SceneError(text.format(view=host.name))
+    return direction

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from collections.abc import Iterable
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from SSLEngine.geometry import MIN_PLANE_ANGLE_DEG
 from SSLEngine.geometry import Array
 from SSLEngine.geometry import Plane
 from SSLEngine.studies.crossings import crossing_slice_by_slice
+from SSLEngine.studies.crossings import same_frame
 from SSLEngine.studies.study import UNKNOWN
 from SSLEngine.studies.study import View
 
@@ -55,10 +57,18 @@ def meeting_point(exam: SceneExam) -> Array:
     """The point nearest to all middle planes of the views with a role, LPS mm, ``(3,)``.
 
     It minimises ``sum (n_i . (p - c_i))^2``. In directions that the planes leave open (nearly parallel planes) it
-    stays at the mean of the images' centres ``c_i``.
+    stays at the mean of the images' centres ``c_i``. Views that cannot be compared with the one of most slices are left
+    out.
     """
-    chosen = [v.view for v in exam.views if v.view.role in ("sax", "2ch", "4ch", "sag", "cor", "ax")]
-    return nearest_point([middle_plane(v) for v in chosen or [v.view for v in exam.views]])
+    views = [v.view for v in exam.views]
+    chosen = [v for v in views if v.role in ("sax", "2ch", "4ch", "sag", "cor", "ax")] or views
+    main = max(chosen, key=lambda v: ("position" not in v.attributes, len(v.planes)))
+    return nearest_point([middle_plane(v) for v in comparable(chosen, main)])
+
+
+def comparable(views: Iterable[View], with_view: View) -> list[View]:
+    """The view itself and those whose positions can be compared with its own."""
+    return [v for v in views if v is with_view or not same_frame(with_view, v)]
 
 
 def nearest_point(planes: Sequence[Plane]) -> Array:

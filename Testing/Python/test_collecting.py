@@ -17,6 +17,7 @@ from SSLEngine.geometry import Plane
 from SSLEngine.studies import Study
 from SSLEngine.studies import View
 from SSLEngine.studies import read_study
+from toy_exams import toy_study
 
 NAMES = {1: "LV cavity", 2: "LV myocardium", 3: "RV cavity", 4: "LA cavity"}
 SHAPE = (24, 320, 300)
@@ -441,6 +442,89 @@ def test_crossings_and_targets_of_a_knee_do_not_block(window: Window, request: p
     panel.setExam(None)
     assert not panel.planesPanel.working
     panel.ui.crossingsGroupBox.collapsed = True
+
+
+@pytest.fixture
+def heart(window: Window, request: pytest.FixtureRequest) -> Any:
+    """A heart in the scene, stored from apex to base, whose 3-chamber view is of another frame of reference."""
+    from SSLScene import exams
+
+    study = toy_study(1)
+    study.views[0] = _reversed(study.views[0])
+    study.views = [replace(view, frame_of_reference="1.2") for view in study.views]
+    study.views.append(replace(study.views[1], name="later", role="3ch", frame_of_reference="1.3"))
+    exam = exams.load_study(window.scene, study, "target")
+    request.addfinalizer(lambda: window.segmentation.logic.removeExam(exam))
+    return exam
+
+
+def _reversed(view: View) -> View:
+    """The same stack in the opposite order, and with the opposite normal."""
+    planes = [
+        Plane(p.to_patient([0, p.size[1] - 1]), p.x_direction, -p.y_direction, p.spacing, p.size, p.thickness)
+        for p in view.planes[::-1]
+    ]
+    return replace(view, planes=planes, read_pixels=lambda phase: view.pixels(phase)[::-1, ::-1], read_labels=None)
+
+
+def test_lines_of_another_frame_of_reference_are_not_learned(heart: Any) -> None:
+    from SSLPanels import targets
+    from SSLScene import exams
+    from SSLScene import undo
+
+    (node,) = targets.show(heart, targets.LINES)
+    near = [heart.first(role).view.planes[0] for role in ("2ch", "4ch")]
+    expected = undo.at_once(targets.heating(heart.first("sax").view, near))
+    np.testing.assert_array_equal(exams.array_of(node), expected)
+    heart.first("2ch").view.frame_of_reference = "1.3"
+    (node,) = targets.show(heart, targets.LINES)
+    assert 0 < exams.array_of(node).sum() < expected.sum()
+
+
+def test_the_place_in_the_stack_is_the_one_that_is_learned(heart: Any) -> None:
+    """Along the anatomy, whatever way the slices are stored: the pretext's own target, as a ratio."""
+    from SSLEngine.geometry import long_axis
+    from SSLEngine.pretext.base import Host
+    from SSLEngine.pretext.location import slice_place
+    from SSLPanels import targets
+    from SSLScene import exams
+    from SSLScene.host import SceneError
+
+    def shown() -> list[float]:
+        (node,) = targets.show(heart, targets.PLACE)
+        return exams.array_of(node)[:, 0, 0].tolist()
+
+    def learned(axis: Any) -> list[float]:
+        hosts = [Host(p, sax.role, {}, sax.planes, k, axis, {}, heart.study.side) for k, p in enumerate(sax.planes)]
+        return [slice_place(host, "ratio", 0)[0] for host in hosts]
+
+    sax, two, four = (heart.first(role).view for role in ("sax", "2ch", "4ch"))
+    assert shown() == pytest.approx(learned(long_axis(two.planes[0], four.planes[0])))
+    assert shown()[0] == 1, "stored from apex to base"
+    two.frame_of_reference = "1.3"
+    assert shown() == pytest.approx(learned(None))
+    sax.role = "sag"
+    for side in ("left", "right"):
+        heart.study.side = side
+        assert shown() == pytest.approx(learned(None))
+    heart.study.side = None
+    with pytest.raises(SceneError, match="learns no place in sax"):
+        targets.show(heart, targets.PLACE)
+
+
+def test_anomalies_that_cannot_be_read_leave_those_that_are_shown(window: Window, heart: Any, tmp_path: Path) -> None:
+    from SSLPanels.segmentation_logic import ANOMALIES
+    from SSLScene import overlays
+
+    panel, item = window.segmentation, heart.first("sax")
+    (shown,) = overlays.show_hot(window.scene, heart.owning(ANOMALIES), item, np.ones(item.view.shape), "odd")
+    (tmp_path / "result.json").write_text("{")
+    panel.segmentPanel._showAnomalies(heart, tmp_path)
+    window.spin(lambda: not panel.segmentPanel.loading)
+    kind, text = window.application.messages[-1]
+    assert kind == "error"
+    assert "result.json" in text
+    assert window.scene.GetNodeByID(shown.GetID()) is shown
 
 
 def test_a_knee_is_handed_to_a_worker_without_blocking(

@@ -413,6 +413,16 @@ def test_the_meeting_point_lies_on_all_planes() -> None:
     np.testing.assert_allclose(crossings.nearest_point(parallel), parallel[0].centre, atol=1e-9)
 
 
+def test_views_of_another_frame_do_not_move_the_meeting_point() -> None:
+    """Nor does one that does not say where it lies, though it has most slices."""
+    views = [replace(v, frame_of_reference="1.2") for v in heart().views]
+    moved = [replace(p, origin=p.origin + 40 * p.normal) for p in views[1].planes]
+    elsewhere = replace(views[1], name="later", planes=moved, frame_of_reference="1.3")
+    nowhere = replace(views[0], name="bare", planes=6 * moved, attributes={"position": "none"})
+    exam = exams.SceneExam(heart(), [exams.SceneView(v, []) for v in (elsewhere, nowhere, *views)])
+    np.testing.assert_allclose(crossings.meeting_point(exam), [10, -20, 30], atol=1e-9)
+
+
 # ---------------------------------------------------------------------------------------------
 # Views
 

@@ -24,10 +24,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from .. import geometry
 from ..geometry import Array
 from ..geometry import slice_positions
-from ..geometry import stack_normal
-from ..geometry import towards
 from ..settings import Location
 from .base import Batch
 from .base import Geometry
@@ -37,27 +36,11 @@ from .base import Host
 UNIT_MM = 30.0
 #: Ends of the scale in pictures, to both sides of the organ's middle.
 SCALE_MM = 80.0
-#: Where the heart's apex points, LPS: left, anterior, inferior.
-TYPICAL_AXIS = np.array([1.0, -1.0, -1.0]) / math.sqrt(3)
-#: Knee directions that do not depend on the side.
-KNEE_AXES = {"cor": np.array([0.0, -1.0, 0.0]), "ax": np.array([0.0, 0.0, 1.0])}
-LATERAL = {"left": np.array([1.0, 0.0, 0.0]), "right": np.array([-1.0, 0.0, 0.0])}
 
 
 def anatomical_direction(host: Host) -> Array | None:
     """Unit vector, LPS, along which places grow in the host's stack; None where it is not known."""
-    axis: Array | None
-    if host.role == "sax":
-        axis = TYPICAL_AXIS if host.axis is None else host.axis
-    elif host.role == "sag":
-        axis = LATERAL.get(host.side or "")
-    else:
-        axis = KNEE_AXES.get(host.role)
-    if axis is None:
-        return None
-    normal = stack_normal(host.stack)
-    # Tilted slices have no common normal; their centres still follow each other along the anatomy.
-    return axis if normal is None else towards(normal, axis)
+    return geometry.anatomical_direction(host.role, host.stack, host.axis, host.side)
 
 
 def slice_place(host: Host, measure: str, min_stack_mm: float) -> tuple[float, float]:
