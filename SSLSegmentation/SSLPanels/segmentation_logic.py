@@ -582,7 +582,7 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
             RuntimeError: The file could not be written.
         """
         if not slicer.util.saveNode(node, str(path)):
-            raise RuntimeError(_("{path} could not be written; check folder and disk.").format(path=path))
+            raise RuntimeError(_notWritten(path))
 
     def exportDicom(self, source: str | Path, node: Any, path: str | Path, exam: "SceneExam | None" = None) -> Path:
         """Writes a segmentation as DICOM SEG in a job.
@@ -599,16 +599,21 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
 
         Raises:
             SceneError: The segmentation is of no view of the exam.
+            RuntimeError: The segmentation could not be written for the job.
         """
         from . import corrections
 
         item = None if exam is None else corrections.view_of(exam, node)
         folder = self.workers.newFolder("export")
         folder.mkdir(parents=True)
-        self.exportSegmentation(node, folder / "segmentation.seg.nrrd")
+        given = folder / "segmentation.seg.nrrd"
+        # Not saved: the node would have its file in the job's folder from then on. The properties are given because
+        # Slicer writes into its default for them, and takes that for the next node.
+        if not slicer.util.exportNode(node, str(given), {}):
+            raise RuntimeError(_notWritten(given))
         settings: dict[str, Any] = {
             "source": str(Path(source).resolve()),
-            "segmentation": str(folder / "segmentation.seg.nrrd"),
+            "segmentation": str(given),
             "out": str(Path(path).resolve()),
         }
         if item is not None:
@@ -635,3 +640,7 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
         for loader in self._loaders:
             loader.cancel()
         self._loaders = []
+
+
+def _notWritten(path: str | Path) -> str:
+    return _("{path} could not be written; check folder and disk.").format(path=path)

@@ -445,7 +445,7 @@ def test_crossings_and_targets_of_a_knee_do_not_block(window: Window, request: p
 
 
 @pytest.fixture
-def heart(window: Window, request: pytest.FixtureRequest) -> Any:
+def heart(window: Window) -> Iterator[Any]:
     """A heart in the scene, stored from apex to base, whose 3-chamber view is of another frame of reference."""
     from SSLScene import exams
 
@@ -454,8 +454,8 @@ def heart(window: Window, request: pytest.FixtureRequest) -> Any:
     study.views = [replace(view, frame_of_reference="1.2") for view in study.views]
     study.views.append(replace(study.views[1], name="later", role="3ch", frame_of_reference="1.3"))
     exam = exams.load_study(window.scene, study, "target")
-    request.addfinalizer(lambda: window.segmentation.logic.removeExam(exam))
-    return exam
+    yield exam
+    window.segmentation.logic.removeExam(exam, withSegmentations=True)
 
 
 def _reversed(view: View) -> View:
@@ -525,6 +525,23 @@ def test_anomalies_that_cannot_be_read_leave_those_that_are_shown(window: Window
     assert kind == "error"
     assert "result.json" in text
     assert window.scene.GetNodeByID(shown.GetID()) is shown
+
+
+def test_a_job_gets_a_copy_of_a_segmentation(
+    window: Window, heart: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An export as DICOM SEG does not change where the segmentation is saved with the scene."""
+    from SSLScene import segments
+
+    logic, item = window.segmentation.logic, heart.first("sax")
+    labels = np.ones(item.view.shape, np.int16)
+    (node,) = segments.add_labels(window.scene, heart, item, labels, {1: "LV cavity"}, "drawn")
+    saved, given = tmp_path / "saved.seg.nrrd", []
+    logic.exportSegmentation(node, saved)
+    monkeypatch.setattr(logic.workers, "run", lambda kind, settings, *rest: given.append(settings["segmentation"]))
+    logic.exportDicom(tmp_path, node, tmp_path / "out.dcm", heart)
+    assert Path(given[0]).read_bytes() == saved.read_bytes()
+    assert node.GetStorageNode().GetFileName() == str(saved)
 
 
 def test_a_knee_is_handed_to_a_worker_without_blocking(

@@ -352,6 +352,13 @@ def _util(application: Application) -> dict[str, Any]:
         node.GetStorageNode().SetFileName(str(filename))
         return bool(node.GetStorageNode().WriteData(node))
 
+    def export_node(node: Any, filename: str, properties: Any = None, world: bool = False) -> bool:
+        # As Slicer does, from another scene: the node's own storage stays as it is.
+        scene = slicer.vtkMRMLScene()
+        copy = scene.AddNewNodeByClass(node.GetClassName())
+        copy.CopyContent(node, world)
+        return save_node(copy, filename)
+
     def reload_module(name: str) -> None:
         path = Path(getattr(slicer.modules, name.lower()).path)
         getattr(slicer.modules, f"{name}Widget").cleanup()
@@ -374,6 +381,7 @@ def _util(application: Application) -> dict[str, Any]:
         messageBox=message("box"),
         showStatusMessage=lambda message, duration=0: application.messages.append(("status", message)),
         saveNode=save_node,
+        exportNode=export_node,
         pip_install=pip_install,
         reloadScriptedModule=reload_module,
         startupEnvironment=lambda: dict(os.environ),
