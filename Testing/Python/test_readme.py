@@ -38,6 +38,8 @@ def test_command_line_example(tmp_path: Path) -> None:
         "finetune",
         "segment",
         "evaluate",
+        "segment",
+        "evaluate",
     ]
     for line in lines:
         program, verb, *options = shlex.split(line)

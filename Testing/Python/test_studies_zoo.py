@@ -663,6 +663,12 @@ def test_linked_folders_are_not_followed(tmp_path: Path) -> None:
     assert len(read_study(tmp_path).views) == 1
 
 
+def test_a_folder_of_exams_is_no_exam(tmp_path: Path) -> None:
+    nifti(tmp_path / "exams" / "heart-1" / "sax.nii.gz")
+    with pytest.raises(StudyError, match="holds no image itself, but heart-1 in it does: give one exam's folder"):
+        read_study(tmp_path / "exams")
+
+
 def test_linked_exams_of_a_cohort_are_told(tmp_path: Path) -> None:
     nifti(tmp_path / "elsewhere" / "one" / "a.nii.gz")
     nifti(tmp_path / "cohort" / "two" / "a.nii.gz")

@@ -284,6 +284,9 @@ def why_nothing(path: Path, problems: Sequence[Irregularity], labels: Sequence[P
     """The sentence for an input in which nothing is usable: the first problem, and how many there are."""
     if not problems and labels:
         return f"{path} holds labels ({labels[0].name}) but no image: put the image beside them."
+    inside = next((f.parent for f in list_files(path) if volume_extension(f)), path)
+    if not problems and inside != path and path.is_dir():
+        return f"{path} holds no image itself, but {inside.relative_to(path)} in it does: give one exam's folder."
     if not problems:
         return f"{path} holds no image: give DICOM files, or volumes ending in .nii, .nii.gz, .nrrd or .mha."
     first, more = problems[0], len(problems) - 1
