@@ -521,26 +521,6 @@ def test_labels_are_told_apart_by_their_names(tmp_path: Path) -> None:
     assert "(rv 1 instead of 2, left ventricle 2 instead of 1)" in told[0].what
 
 
-def test_a_label_without_a_name_meets_no_named_structure(tmp_path: Path) -> None:
-    """Neither one of its own file, nor one that a later exam names, nor a number of an exam without names."""
-    values = random_pixels() % 3
-    numbered(tmp_path / "first", {1: "LV cavity"}, values)
-    numbered(tmp_path / "second", {1: "LV cavity", 2: "RV cavity"}, values)
-    numbered(tmp_path / "third", {1: "RV cavity"}, values)
-    numbered(tmp_path / "unnamed", {}, random_pixels() % 4)
-    cohort = read_cohort(tmp_path)
-    assert cohort.label_names == {1: "LV cavity", 2: "RV cavity"}
-    wanted = {"first": [0, 1, 4], "second": [0, 1, 2], "third": [0, 2, 4]}
-    for study in cohort.studies[:3]:
-        for view in study.views:
-            np.testing.assert_array_equal(view.labels(), np.array(wanted[study.name])[values])
-    np.testing.assert_array_equal(cohort.studies[3].views[0].labels(), random_pixels() % 4)
-    told = {Path(i.where).parent.name: i.what for i in cohort.irregularities if "numbered otherwise" in i.what}
-    assert set(told) == {"first", "third"}
-    assert "(one without a name 2 instead of 4)" in told["first"]
-    assert "(RV cavity 1 instead of 2, one without a name 2 instead of 4)" in told["third"]
-
-
 def _studies(subjects: list[str]) -> list[Study]:
     return [Study(f"study{k}", Path(str(k)), [], subject=s) for k, s in enumerate(subjects)]
 

@@ -203,7 +203,9 @@ def _finished(cohort: Cohort) -> Cohort:
         )
         for study in cohort.studies:
             study.subject = study.name
-    _number_labels(cohort)
+    for study in cohort.studies:
+        for view in study.views:
+            _number_labels(cohort, view)
     return cohort
 
 
@@ -225,37 +227,11 @@ def _share_subjects(cohort: Cohort) -> None:
     cohort.irregularities.append(Irregularity(str(cohort.path), what, so))
 
 
-def _number_labels(cohort: Cohort) -> None:
-    """Gives a structure one number in the whole cohort, since every file may number them its own way.
+def _number_labels(cohort: Cohort, view: View) -> None:
+    """Gives a structure the number that it has in the cohort so far, since every file may number them its own way.
 
-    What a file leaves without a name keeps its number, unless others have names in that file and one of the cohort's
-    structures has the number.
+    What a file leaves without a name keeps its number.
     """
-    views = [view for study in cohort.studies for view in study.views if view.labelled]
-    numbers = [_numbers(cohort, view) for view in views]
-    named = set(cohort.label_names)
-    unnamed = [_unnamed(view) if view.label_names and named - set(view.label_names) else set() for view in views]
-    if meeting := named.intersection(set().union(*unnamed)):
-        taken = named.union(*unnamed, *(_unnamed(view) for view in views if not view.label_names))
-        free = (n for n in itertools.count(1) if n not in taken)
-        instead = {value: next(free) for value in sorted(meeting)}
-        for own, values in zip(numbers, unnamed, strict=True):
-            own |= {value: instead[value] for value in sorted(values & meeting)}
-    for view, own in zip(views, numbers, strict=True):
-        _renumber(cohort, view, own)
-
-
-def _unnamed(view: View) -> set[int]:
-    """The values among a view's labels that have no name; a ``.seg.nrrd`` has names for all."""
-    if view.labels_source is not None and view.labels_source.name.lower().endswith(".seg.nrrd"):
-        return set()
-    maps = (labels for phase in range(view.phases) if (labels := view.labels(phase)) is not None)
-    found = {value for labels in maps for value in np.flatnonzero(np.bincount(labels.ravel())).tolist()}
-    return found - {0, *view.label_names}
-
-
-def _numbers(cohort: Cohort, view: View) -> dict[int, int]:
-    """The number of each named label of a view in the cohort: the one that its structure has so far, or a new one."""
     numbers: dict[int, int] = {}
     for value, name in view.label_names.items():
         alike = (v for v, known in cohort.label_names.items() if structure(known).name == structure(name).name)
@@ -270,15 +246,7 @@ def _numbers(cohort: Cohort, view: View) -> dict[int, int]:
                 n for n in itertools.count(1) if n not in cohort.label_names and n not in view.label_names
             )
         cohort.label_names.setdefault(numbers[value], name)
-    return numbers
-
-
-def _renumber(cohort: Cohort, view: View, numbers: Mapping[int, int]) -> None:
-    moved = [
-        f"{view.label_names.get(v, 'one without a name')} {v} instead of {number}"
-        for v, number in numbers.items()
-        if v != number
-    ]
+    moved = [f"{view.label_names[v]} {v} instead of {number}" for v, number in numbers.items() if v != number]
     if not moved:
         return
     what = f"labels are numbered otherwise than in other exams ({', '.join(moved)})"
