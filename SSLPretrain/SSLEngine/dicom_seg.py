@@ -28,6 +28,12 @@ from .studies.reading import may_be_dicom
 from .studies.reading import refuse_files
 from .studies.study import StudyError
 
+#: What a segmentation takes over of its images. Whoever removes a patient's data from files often removes the elements
+#: themselves; empty ones are allowed.
+TAKEN_OVER = (
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
+    *("StudyID", "StudyDate", "StudyTime", "AccessionNumber"),
+)
 #: A source slice may lie this far (in label slices) from the slice of the labels.
 MAX_OFF = 0.1
 
@@ -111,7 +117,10 @@ def _slice_of(labels: LabelFile, plane: Plane) -> int | None:
 def _image(slice_: Slice, phase: int) -> pydicom.Dataset:
     frames = slice_.frames
     with quiet_pydicom():
-        return pydicom.dcmread(frames[min(phase, len(frames) - 1)].path, stop_before_pixels=True, force=True)
+        image = pydicom.dcmread(frames[min(phase, len(frames) - 1)].path, stop_before_pixels=True, force=True)
+    for keyword in TAKEN_OVER:
+        image.setdefault(keyword, None)
+    return image
 
 
 def _document(images: Sequence[Any], numbered: Any, names: Mapping[int, str]) -> Any:

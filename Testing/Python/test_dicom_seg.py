@@ -69,6 +69,25 @@ def test_round_trip(exam: Path, tmp_path: Path) -> None:
             assert np.array_equal(found.get((number, k), np.zeros_like(truth)) > 0, truth), (number, k)
 
 
+def test_images_without_a_patients_data_are_referred_to(exam: Path, tmp_path: Path) -> None:
+    from SSLEngine.dicom_seg import TAKEN_OVER
+    from SSLEngine.dicom_seg import write_dicom_seg
+
+    shutil.copytree(exam, tmp_path / "exam")
+    for path in (tmp_path / "exam").rglob("*.dcm"):
+        image = pydicom.dcmread(path)
+        for keyword in TAKEN_OVER:
+            image.pop(keyword, None)
+        image.save_as(path)
+    view = read_study(tmp_path / "exam").first("sax")
+    assert view is not None
+    labels = np.zeros(view.shape, np.int16)
+    labels[2, 30:50, 40:70] = 1
+    write_labels(view, tmp_path / "a.seg.nrrd", labels)
+    made = pydicom.dcmread(write_dicom_seg(tmp_path / "exam", tmp_path / "a.seg.nrrd", tmp_path / "a.dcm"))
+    assert int(made.pixel_array.sum()) == 20 * 30
+
+
 def headers(exam: Path, description: str) -> dict[Path, pydicom.Dataset]:
     """Headers of the series with a description, by file."""
     read = {path: pydicom.dcmread(path, stop_before_pixels=True) for path in exam.rglob("*.dcm")}
