@@ -27,6 +27,7 @@ from .jobs import Cancelled
 from .jobs import JobError
 from .jobs import Reporter
 from .jobs import SettingsError
+from .studies.study import Study
 from .studies.study import StudyError
 
 #: Numbers of labelled subjects of a few-label study where none are asked for.
@@ -121,7 +122,6 @@ def segment(arguments: argparse.Namespace) -> int:
     from .segment import segment_cohort
     from .segment import segment_study
     from .studies import read_cohort
-    from .studies import read_study
     from .training import choose_device
 
     _check_one_or_many(arguments)
@@ -135,7 +135,7 @@ def segment(arguments: argparse.Namespace) -> int:
         _tell_left_out(document)
         outputs = [o for study in document["studies"] for o in study["outputs"]]
     else:
-        document = segment_study(segmenter, read_study(Path(arguments.input), labels_suffix=suffix), out, _show)
+        document = segment_study(segmenter, _read_one(arguments), out, _show)
         outputs = document["outputs"]
     _say(arguments, document, "\n".join(o["file"] for o in outputs))
     return jobs.EXIT_FINISHED
@@ -145,7 +145,6 @@ def classify(arguments: argparse.Namespace) -> int:
     """Tells the class of an exam, how likely each class is, and which slices decided."""
     from . import classify as classes
     from .studies import read_cohort
-    from .studies import read_study
     from .training import choose_device
 
     _check_one_or_many(arguments)
@@ -158,8 +157,7 @@ def classify(arguments: argparse.Namespace) -> int:
         _tell_left_out(document)
         text = classes.table(document["studies"], document["scores"])
     else:
-        study = read_study(Path(arguments.input), labels_suffix=arguments.labels_suffix)
-        document = classifier.classify(study).document()
+        document = classifier.classify(_read_one(arguments)).document()
         text = classes.table([document])
     _say(arguments, document, text)
     return jobs.EXIT_FINISHED
@@ -531,6 +529,20 @@ def _check_one_or_many(arguments: argparse.Namespace) -> None:
     if bool(arguments.input) == bool(arguments.cohort):
         msg = f"{arguments.verb} needs one study, or --cohort with a folder of studies."
         raise SettingsError(msg)
+    if getattr(arguments, "groups", None) and not arguments.cohort:
+        msg = "--groups goes with --cohort, whose studies it classes; leave it out."
+        raise SettingsError(msg)
+
+
+def _read_one(arguments: argparse.Namespace) -> Study:
+    """The study that is named; what of it could not be read is told, since a result is of the rest."""
+    from .studies import read_study
+
+    study = read_study(Path(arguments.input), labels_suffix=arguments.labels_suffix)
+    for item in study.irregularities:
+        if not item.costs_labels and "left out" in item.consequence:
+            print(f"{item.told}; {item.consequence}.", file=sys.stderr)
+    return study
 
 
 def _tell_left_out(document: Mapping[str, Any]) -> None:

@@ -392,6 +392,12 @@ def slice_places(planes: Sequence[Plane], axis: npt.ArrayLike) -> Array:
     return np.full(len(s), np.nan) if length < 1e-6 else (s - s.min()) / length
 
 
+def middle_plane(planes: Sequence[Plane]) -> Plane:
+    """The middle one of a stack; of an even number the same, whichever end a file begins with."""
+    places = slice_positions(planes, towards(planes[0].normal, TYPICAL_AXIS))
+    return planes[int(places.argsort(kind="stable")[len(planes) // 2])]
+
+
 def long_axis(two_chamber: Plane, four_chamber: Plane) -> Array | None:
     """Direction of the left ventricle from base to apex, unit, LPS; None for parallel planes.
 

@@ -181,7 +181,7 @@ def create(folder: Path, kind: str, settings: Mapping[str, Any]) -> Path:
     """
     folder = Path(folder).resolve()
     if (folder / JOB_FILE).exists():
-        msg = f"{folder} already holds a job; resume it with 'job resume', or choose another folder."
+        msg = f"{folder} already holds a job; go on with its settings by 'job resume', or choose another folder."
         raise JobError(msg)
     if foreign := [path.name for pattern in WRITTEN for path in sorted(folder.glob(pattern))]:
         msg = f"{folder} already holds {', '.join(foreign[:3])}, which a job would replace; choose another folder."
@@ -297,7 +297,14 @@ def _term_held_back() -> Iterator[None]:
 
 
 def resume(folder: Path, python: Sequence[str] | None = None, environment: Mapping[str, str] | None = None) -> int:
-    """Starts a stopped, failed or lost job again; it goes on from its last checkpoint. As :func:`start`."""
+    """Starts a stopped, failed or lost job again; it goes on from its last checkpoint. As :func:`start`.
+
+    Raises:
+        JobError: It is finished, or as :func:`start`.
+    """
+    if status(folder).state == FINISHED:
+        msg = f"{folder} is finished; there is nothing to resume."
+        raise JobError(msg)
     return start(folder, python, environment)
 
 

@@ -23,9 +23,11 @@ from .structures import unnamed
 from .studies import StudyError
 from .studies.cohort import names_of
 from .studies.labels import LabelFile
+from .studies.labels import image_name
+from .studies.labels import is_label_file
 from .studies.labels import read_label_file
 from .studies.reading import MAX_LABEL_VALUE
-from .studies.volumes import stem
+from .studies.volumes import volume_extension
 
 Mask = npt.NDArray[np.bool_]
 LV_CAVITY = "LV cavity"
@@ -256,17 +258,15 @@ def paired_files(predicted: Path, reference: Path, suffix: str) -> tuple[list[tu
 def _label_files(folder: Path, suffix: str) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
-        name = str(path.relative_to(folder))
         # Later phases are found beside the first one.
-        if re.search(r"\.(nii|nii\.gz|nrrd|mha)$", name) and not re.search(r"_phase\d{3}\.seg\.nrrd$", name):
-            key = str(Path(name).with_name(stem(path)))
-            is_label = name.endswith(".seg.nrrd") or key.endswith(suffix)
-            short = key.removesuffix(suffix)
-            if is_label and short in found:
-                msg = f"{found[short]} and {path} are labels of one name, '{short}'; remove or rename one of them."
-                raise StudyError(msg)
-            if is_label:
-                found[short] = path
+        later = re.search(r"_phase\d{3}\.seg\.nrrd$", path.name, re.IGNORECASE)
+        if not volume_extension(path) or later or not (is_label_file(path, suffix) or not suffix):
+            continue
+        name = str(path.relative_to(folder).with_name(image_name(path, suffix)))
+        if name in found:
+            msg = f"{found[name]} and {path} are labels of one name, '{name}'; remove or rename one of them."
+            raise StudyError(msg)
+        found[name] = path
     return found
 
 

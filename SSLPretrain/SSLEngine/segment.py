@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-from collections.abc import Set
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -126,6 +125,10 @@ class Segmenter:
         one side, it looks again round that. A model of squares round the middle of images looks there alone.
         """
         images = standardise(view.pixels(phase), self.grid.clip_percent)
+        if not images.any():
+            # All pixels are alike. A network finds something on them all the same.
+            nothing = np.zeros(images.shape, np.uint8)
+            return Result(view, phase, self.values[nothing], self._volumes(nothing, view.planes))
         looked_at = crop_centre(study, view, self.grid)
         classes = self._look(images, view, looked_at)
         found = _middle(classes, view.planes) if self.grid.centre == "crossing" else None
@@ -384,7 +387,8 @@ def _segment_views(
     ]
     # Longer names are made of the one that was given: all are looked at, so that no run ends half-way.
     files = [file for _, _, parts in work for file, _ in parts]
-    refuse_inputs(study, files)
+    stale = [path for target in targets.values() for path in _other_phases(target) if path not in files]
+    refuse_inputs(study, [*files, *stale])
     for file in files:
         _check_file(file)
     outputs: list[dict[str, Any]] = []
@@ -403,8 +407,8 @@ def _segment_views(
             )
         if progress:
             progress(number + 1, len(work), f"{view.name}, phase {phase + 1} of {view.phases}")
-    for target in targets.values():
-        _remove_phases(target, {Path(o["file"]).name for o in outputs})
+    for path in stale:
+        path.unlink(missing_ok=True)
     return {"outputs": outputs, "cine": [c for c in map(partial(cine_summary, outputs), views) if c]}
 
 
@@ -421,12 +425,11 @@ def _check_file(file: Path) -> None:
         raise
 
 
-def _remove_phases(out: Path, written: Set[str]) -> None:
-    """Removes phases under an output's name that were not written now: they would be taken for those of this run."""
+def _other_phases(out: Path) -> list[Path]:
+    """Further phases under an output's name, of this run or an earlier one, which would be taken for this one's."""
     phase = re.compile(re.escape(out.name[: -len(EXTENSION)]) + r"_phase[0-9]{3}" + re.escape(EXTENSION))
-    for path in sorted(out.parent.iterdir()):
-        if phase.fullmatch(path.name) and path.name not in written and path.is_file():
-            path.unlink()
+    beside = sorted(out.parent.iterdir()) if out.parent.is_dir() else []
+    return [path for path in beside if phase.fullmatch(path.name) and path.is_file()]
 
 
 def _parts(path: Path, view: View) -> list[tuple[Path, slice]]:

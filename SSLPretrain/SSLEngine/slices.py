@@ -25,6 +25,7 @@ from .geometry import Plane
 from .geometry import crossing_line
 from .geometry import crossing_point
 from .geometry import long_axis
+from .geometry import middle_plane
 from .geometry import plane_to_plane
 from .geometry import slice_positions
 from .geometry import turned
@@ -266,7 +267,7 @@ def comparable(study: Study, view: View) -> Study:
 
 def guests_of(study: Study) -> dict[str, Plane]:
     """One plane for each role of a study: the middle slice of :func:`stacks_of`."""
-    return {role: planes[len(planes) // 2] for role, planes in stacks_of(study).items()}
+    return {role: middle_plane(planes) for role, planes in stacks_of(study).items()}
 
 
 def stacks_of(study: Study) -> dict[str, list[Plane]]:

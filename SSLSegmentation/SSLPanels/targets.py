@@ -17,6 +17,7 @@ from SSLEngine.geometry import anatomical_direction
 from SSLEngine.geometry import crossing_line
 from SSLEngine.geometry import crossing_segment
 from SSLEngine.geometry import long_axis
+from SSLEngine.geometry import middle_plane
 from SSLEngine.geometry import slice_places
 from SSLEngine.studies.study import View
 from SSLScene import crossings
@@ -87,7 +88,7 @@ def showing(exam: SceneExam, what: str) -> Generator[None, None, list[Any]]:
         places = slice_places(host.view.planes, _direction(exam, host.view, near)).tolist()
         return overlays.show_place(scene, shown, host, places, _("Place in the stack"))
     # A host has one foreground: all lines go into one heatmap, where each guest has its single middle plane.
-    guests = [crossings.middle_plane(v) for v in near if v is not host.view and v.role in roles.ORDER]
+    guests = [middle_plane(v.planes) for v in near if v is not host.view and v.role in roles.ORDER]
     heat = yield from heating(host.view, guests)
     return overlays.show_heatmap(scene, shown, host, heat, _("Crossing lines"), (1.0, 0.85, 0.2))
 
@@ -99,7 +100,7 @@ def _direction(exam: SceneExam, host: View, near: Sequence[View]) -> Array:
         SceneError: There is none, so that nothing is learned from this stack.
     """
     # Of several views of one role the first counts, as in training.
-    planes = {v.role: crossings.middle_plane(v) for v in reversed(near)}
+    planes = {v.role: middle_plane(v.planes) for v in reversed(near)}
     axis = long_axis(planes["2ch"], planes["4ch"]) if {"2ch", "4ch"} <= planes.keys() else None
     direction = anatomical_direction(host.role, host.planes, axis, exam.study.side)
     if direction is None or len(host.planes) < 2:

@@ -12,6 +12,7 @@ import numpy as np
 from SSLEngine.geometry import MIN_PLANE_ANGLE_DEG
 from SSLEngine.geometry import Array
 from SSLEngine.geometry import Plane
+from SSLEngine.geometry import middle_plane
 from SSLEngine.studies.crossings import crossing_slice_by_slice
 from SSLEngine.studies.crossings import same_frame
 from SSLEngine.studies.study import UNKNOWN
@@ -63,7 +64,7 @@ def meeting_point(exam: SceneExam) -> Array:
     views = [v.view for v in exam.views]
     chosen = [v for v in views if v.role in ("sax", "2ch", "4ch", "sag", "cor", "ax")] or views
     main = max(chosen, key=lambda v: ("position" not in v.attributes, len(v.planes)))
-    return nearest_point([middle_plane(v) for v in comparable(chosen, main)])
+    return nearest_point([middle_plane(v.planes) for v in comparable(chosen, main)])
 
 
 def comparable(views: Iterable[View], with_view: View) -> list[View]:
@@ -79,11 +80,6 @@ def nearest_point(planes: Sequence[Plane]) -> Array:
     distances = ((centres - start) * normals).sum(axis=1)
     step, *_ = np.linalg.lstsq(normals, distances, rcond=float(np.sin(np.radians(MIN_PLANE_ANGLE_DEG))))
     return start + step
-
-
-def middle_plane(view: View) -> Plane:
-    """The plane in the middle of a view's stack."""
-    return view.planes[len(view.planes) // 2]
 
 
 def nearest_slice(view: View, point: Array) -> int:

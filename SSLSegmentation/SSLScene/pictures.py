@@ -376,6 +376,8 @@ def _space_picture(
     studio: Studio, exam: Any, placed: dict[str, Any], models: Sequence[Any], found: Sequence[Any], path: Path
 ) -> Path:
     """The images of the three main views in 3D, framed in their colours, with the segmented structures."""
+    from SSLEngine.geometry import middle_plane
+
     from . import crossings
     from . import layouts
     from . import planes
@@ -393,8 +395,8 @@ def _space_picture(
         layouts.look_at(view.get_view_node(), plane)
         view.get_view_node().SetSliceVisible(True)
     space = studio.view_3d()
-    widest = max(max(crossings.middle_plane(item.view).extent) for _, item in main)
-    aim(space, point, [crossings.middle_plane(item.view).normal for _, item in main], 1.15 * widest)
+    widest = max(max(middle_plane(item.view.planes).extent) for _, item in main)
+    aim(space, point, [middle_plane(item.view.planes).normal for _, item in main], 1.15 * widest)
     entries = [_entry(models[exam.views.index(item)]) for _, item in main]
     structures = {e.text: e for _, item in main for e in _segment_entries(item, found)}
     with annotated(space, exam.study.name, [*entries, *structures.values()]):

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from SSLEngine.geometry import middle_plane
+
 from . import planes
 from . import roles
 from . import undo
 from .coordinates import plane_through
-from .crossings import middle_plane
 from .exams import ROLE
 from .exams import SceneExam
 from .exams import put_under
@@ -108,7 +109,7 @@ def _figure(value: float | None) -> str:
 def _show(scene: Any, exam: SceneExam, prediction: Mapping[str, Any]) -> PredictedPlane:
     role = str(prediction["role"])
     acquired = exam.first(role)
-    like = middle_plane(acquired.view) if acquired is not None else None
+    like = middle_plane(acquired.view.planes) if acquired is not None else None
     extent = max(like.extent) if like is not None else EXTENT_MM
     point = np.asarray(prediction["point_mm"], dtype=np.float64)
     if like is not None:

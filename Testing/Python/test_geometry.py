@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from SSLEngine.geometry import crossing_point
 from SSLEngine.geometry import crossing_segment
 from SSLEngine.geometry import line_direction
 from SSLEngine.geometry import long_axis
+from SSLEngine.geometry import middle_plane
 from SSLEngine.geometry import plane_angle_deg
 from SSLEngine.geometry import plane_to_plane
 from SSLEngine.geometry import planes_of_affine
@@ -267,6 +269,20 @@ def test_turned_pixels_stay_where_they_are_and_lie_as_wanted_however_they_were_s
         assert (found.size, found.spacing) == (wanted.size, wanted.spacing)
         for name in ("origin", "x_direction", "y_direction"):
             assert np.allclose(getattr(found, name), getattr(wanted, name), atol=1e-9), name
+
+
+@given(any_plane(), st.integers(1, 6), st.booleans())
+@QUICK
+def test_the_middle_of_a_stack_does_not_depend_on_how_it_was_stored(first: Plane, count: int, mirrored: bool) -> None:
+    stack = [replace(first, origin=first.origin + 9.0 * k * first.normal) for k in range(count)]
+    assume(abs(first.normal @ np.array([1.0, -1.0, -1.0])) > 1e-3)
+    chosen = middle_plane(stack)
+    assert any(chosen is stack[k] for k in ((count - 1) // 2, count // 2))
+    again = stack[::-1]
+    if mirrored:
+        far = (first.size[0] - 1) * first.spacing[0] * first.x_direction
+        again = [replace(p, origin=p.origin + far, x_direction=-p.x_direction) for p in again]
+    assert np.allclose(middle_plane(again).centre, chosen.centre)
 
 
 def test_nearly_parallel_planes_have_no_line() -> None:

@@ -159,6 +159,8 @@ def test_a_killed_worker_is_lost_and_can_be_resumed_to_the_end(folder: Path, pyt
     status = jobs.status(folder)
     assert status.model == str(folder / jobs.MODEL_FILE)
     assert (status.step, status.steps, status.message) == (3, 3, "Done.")
+    with pytest.raises(JobError, match="there is nothing to resume"):
+        jobs.resume(folder, python)
     events = (folder / jobs.EVENTS_FILE).read_text().splitlines()
     broken = [line for line in events if not line.endswith("}")]
     assert len(broken) == 1, "the event after half a line was lost"

@@ -309,6 +309,14 @@ def test_folders_are_paired_by_name(tmp_path: Path) -> None:
     assert "cine" not in found
 
 
+def test_names_of_files_in_capitals_are_paired_too(tmp_path: Path) -> None:
+    written = write(tmp_path / "a_seg.nii.gz", box((3, 8, 10), (7, 16, 26))).read_bytes()
+    for side in ("pred", "ref"):
+        (tmp_path / side).mkdir()
+        (tmp_path / side / "SAX_SEG.NII.GZ").write_bytes(written)
+    assert evaluate(tmp_path / "pred", tmp_path / "ref")["mean_dice"] == 1.0
+
+
 def test_files_without_a_partner_are_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     labels = box((3, 8, 10), (7, 16, 26))
     write(tmp_path / "pred" / "a_seg.nii.gz", labels)

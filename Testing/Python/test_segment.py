@@ -273,6 +273,38 @@ def test_phases_of_an_earlier_run_do_not_stay_beside_those_of_a_later_one(tmp_pa
     assert {p.name for p in tmp_path.iterdir()} == {out.name, *others}
 
 
+def test_labels_of_the_exam_are_no_phases_of_an_earlier_run(tmp_path: Path) -> None:
+    exam = write_toy_cohort(tmp_path, 1) / "toy-000"
+    (exam / "made_phase001.nii.gz").write_bytes((exam / "sax.nii.gz").read_bytes())
+    labels = sitk.ReadImage(str(exam / "sax_seg.nii.gz"))
+    sitk.WriteImage(sitk.Cast(labels, sitk.sitkUInt8), str(exam / "made_phase001.seg.nrrd"))
+    drawn = (exam / "made_phase001.seg.nrrd").read_bytes()
+    with pytest.raises(StudyError, match=r"made_phase001\.seg\.nrrd is a file of the exam itself"):
+        segment_study(segmenter(), read_study(exam), exam / "made.seg.nrrd")
+    assert (exam / "made_phase001.seg.nrrd").read_bytes() == drawn
+    assert not (exam / "made.seg.nrrd").exists()
+
+
+class Sure(Threshold):
+    """Finds the first structure everywhere."""
+
+    def forward(self, images: torch.Tensor, tasks: list[str]) -> dict[str, torch.Tensor]:
+        share = torch.zeros(len(images), 3, *images.shape[-2:])
+        share[:, 1] = 9
+        return {SEGMENTATION: share}
+
+
+@pytest.mark.parametrize("blank", [7.0, np.nan])
+def test_nothing_is_found_on_images_that_show_nothing(blank: float) -> None:
+    study, sure = toy_study(3), Segmenter(Sure(), card(), CPU)  # type: ignore[arg-type]
+    assert sure.segment(study, study.views[0], 0).labels.any()
+    study.views[0].read_pixels = lambda _: np.full(study.views[0].shape, blank, np.float32)
+    found = sure.segment(study, study.views[0], 0)
+    assert found.labels.shape == study.views[0].shape
+    assert not found.labels.any()
+    assert set(found.volumes_ml.values()) == {0.0}
+
+
 def test_slices_that_are_no_volume_get_a_file_each(tmp_path: Path) -> None:
     study = toy_study(3)
     view = study.views[0]

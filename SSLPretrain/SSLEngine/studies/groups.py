@@ -52,6 +52,9 @@ def _rows(path: Path) -> list[list[str]]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
         separator = max(",;\t", key=lines[0].count) if lines else ","
         return list(csv.reader(lines, delimiter=separator))
+    except FileNotFoundError:
+        msg = f"The table of groups {path} does not exist: check the spelling."
+        raise StudyError(msg) from None
     except (OSError, ValueError, csv.Error) as error:
         msg = f"The table of groups {path} cannot be read ({error}); save it as CSV with UTF-8 text."
         raise StudyError(msg) from None

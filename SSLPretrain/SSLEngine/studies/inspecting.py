@@ -83,7 +83,7 @@ def check_pixels(view: View) -> list[Irregularity]:
     found = []
     empty = [k for k, image in enumerate(pixels) if image.min() == image.max()]
     if len(empty) == len(pixels):
-        what = "all its pixels have the same value (it is all black)"
+        what = "all its pixels have the same value"
         found.append(Irregularity(view.name, what, "there is nothing to see or learn; leave it out"))
     elif empty:
         what = f"{len(empty)} of {len(pixels)} slices are all of one value (number {empty[0] + 1} first)"

@@ -92,7 +92,7 @@ def assign_roles(study: Study, organ: str | None = None) -> None:
         StudyError: The organ is neither.
     """
     if organ not in (None, "heart", "knee", UNKNOWN):
-        msg = f"Expected the organ heart or knee, found {organ!r}."
+        msg = f"{study.path}: expected the organ heart or knee (in study.json, or as asked for), found {organ!r}"
         raise StudyError(msg)
     study.organ = organ if organ not in (None, UNKNOWN) else guess_organ(study)
     placed = [v for v in study.views if "position" not in v.attributes]

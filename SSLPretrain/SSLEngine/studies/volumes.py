@@ -37,7 +37,7 @@ from .study import View
 
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".mha")
 #: Known volume files that keep their pixels elsewhere, or that nothing here reads.
-FOREIGN_EXTENSIONS = (".nhdr", ".mhd", ".hdr", ".img", ".mgz", ".mgh", ".par", ".rec", ".vti", ".npy", ".npz")
+FOREIGN_EXTENSIONS = (".nhdr", ".mhd", ".raw", ".hdr", ".img", ".mgz", ".mgh", ".par", ".rec", ".vti", ".npy", ".npz")
 #: Two affines of one file further apart than this are worth a word.
 MAX_AFFINE_GAP_MM = 0.5
 #: The axis of a file whose steps are so many times those along both others is that of its slices, whichever it is; the
