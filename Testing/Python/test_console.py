@@ -434,7 +434,7 @@ def test_clicks_to_a_segmented_folder(console: dict[str, Any], window: Window, e
     assert folder is not None
     window.spin(lambda: not panel.busy)
     assert jobs.status(folder).state == jobs.FINISHED, jobs.log_tail(folder)
-    written = {p.parent.name for p in (folder / "segmentations").glob("*/segmentation.seg.nrrd")}
+    written = {p.parent.name for p in (folder / "segmentations").glob("*/sax.seg.nrrd")}
     assert written == {p.name for p in exams.iterdir() if p.is_dir()}
     kind, text = window.application.messages[-1]
     assert kind == "info"
