@@ -287,7 +287,7 @@ def test_a_table_beside_the_cohort_stands_above_study_json(groups_cohort: Path, 
     table_file.write_text("study,group\nstranger,m\n")
     with pytest.raises(StudyError, match=f"names none of the studies .*for instance {names[0]}"):
         read_cohort(groups_cohort, groups=table_file)
-    with pytest.raises(StudyError, match="cannot be read"):
+    with pytest.raises(StudyError, match="does not exist"):
         read_cohort(groups_cohort, groups=tmp_path / "absent.csv")
 
 

@@ -176,7 +176,6 @@ BAD = [
     ["segment", "--model", "{model}", "{tmp}/absent", "--out", "{tmp}/out/o.seg.nrrd"],
     ["segment", "--model", "{model}", "{cohort}/toy-000", "--out", "{tmp}/out/o.nii"],
     ["classify", "--model", "{model}", "{cohort}/toy-000", "--groups", "{tmp}/absent.csv"],
-    ["pretrain", "--data", "{cohort}", "--pretext", "positions,positions", "--out", "{tmp}/out"],
     ["segment", "--model", "{model}", "--out", "{tmp}/out/o.seg.nrrd"],
     ["segment", "--model", "{model}", "{cohort}/toy-000", "--cohort", "{cohort}", "--out", "{tmp}/out"],
     ["segment", "--model", "{model}", "{cohort}/toy-000", "--out", "{tmp}/out/o.seg.nrrd", "--device", "cuda:99"],

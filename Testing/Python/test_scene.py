@@ -14,6 +14,7 @@ import SimpleITK as sitk
 
 from SSLEngine.geometry import Plane
 from SSLEngine.geometry import crossing_segment
+from SSLEngine.geometry import middle_plane
 from SSLEngine.studies import read_study
 from SSLEngine.studies import write_view
 from SSLEngine.studies.study import Study
@@ -407,7 +408,7 @@ def test_the_meeting_point_lies_on_all_planes() -> None:
     exam = exams.SceneExam(study, [exams.SceneView(v, []) for v in study.views])
     point = crossings.meeting_point(exam)
     for item in exam.views:
-        assert abs(crossings.middle_plane(item.view).signed_distance(point)) < 1e-9
+        assert abs(middle_plane(item.view.planes).signed_distance(point)) < 1e-9
     np.testing.assert_allclose(point, [10, -20, 30], atol=1e-9)
     parallel = [p.planes[0] for p in [view("x", "sax", stack(rotation(3), 1, 1.0, (20, 20), (1.0, 1.0)))] * 3]
     np.testing.assert_allclose(crossings.nearest_point(parallel), parallel[0].centre, atol=1e-9)

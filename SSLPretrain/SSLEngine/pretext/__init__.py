@@ -28,16 +28,12 @@ TASKS: dict[str, type[Any]] = {
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Refuses a name that is no task's, or that is given twice.
+    """Refuses a name that is no task's.
 
     Raises:
-        SettingsError: A name is not known, or given twice.
+        SettingsError: A name is not known.
     """
-    given = list(names)
-    for name in given:
-        if given.count(name) > 1:
-            msg = f"The pretext '{name}' is named twice; give each once."
-            raise SettingsError(msg)
+    for name in names:
         if name not in TASKS:
             msg = f"There is no pretext '{name}'; choose from {', '.join(TASKS)}."
             raise SettingsError(msg)
