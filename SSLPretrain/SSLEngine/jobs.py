@@ -538,12 +538,13 @@ class Reporter:
 
     def event(self, name: str, **fields: Any) -> None:
         """Appends one event; of :data:`EVENT_FIELDS`, those that are not given are written as null."""
+        # First into the log: who hears of the end reads there why.
+        if self._echo and (name != "progress" or self.folder is None):
+            print(_sentence(name, fields), flush=True)
         if self.folder is not None:
             line = json.dumps({"time": time.time(), "event": name, **dict.fromkeys(EVENT_FIELDS), **fields})
             with (self.folder / EVENTS_FILE).open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
-        if self._echo and (name != "progress" or self.folder is None):
-            print(_sentence(name, fields), flush=True)
 
     def progress(self, step: int, steps: int, loss: float | None = None, message: str | None = None) -> None:
         """Reports progress at most twice a second, with the rate and the remaining time of late.

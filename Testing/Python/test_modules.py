@@ -565,7 +565,9 @@ def test_failing_jobs_say_why(
     assert sentence in first
     assert "Traceback" not in first
     assert rest[-1].endswith(str(folder / jobs.LOG_FILE))
-    assert set(jobs.log_tail(folder, 8).splitlines()) <= set(rest)
+    # The worker's last words may come after the event that the window hears of.
+    told = {line for line in jobs.log_tail(folder, 8).splitlines() if not line.startswith("sslengine: ")}
+    assert told <= set(rest)
     assert panel.ui.resumeButton.enabled
     assert not panel.ui.stopButton.enabled
     assert not (folder / jobs.MODEL_FILE).exists()
