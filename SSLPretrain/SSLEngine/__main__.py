@@ -12,10 +12,12 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 from typing import Any
 from typing import TextIO
 
@@ -27,8 +29,12 @@ from .jobs import Cancelled
 from .jobs import JobError
 from .jobs import Reporter
 from .jobs import SettingsError
+from .studies.study import Irregularity
 from .studies.study import Study
 from .studies.study import StudyError
+
+if TYPE_CHECKING:
+    from .studies import Cohort
 
 #: Numbers of labelled subjects of a few-label study where none are asked for.
 DEFAULT_COUNTS = {"segmentation": "1,2,5,10", "classification": "5,10,20"}
@@ -121,17 +127,15 @@ def segment(arguments: argparse.Namespace) -> int:
     from .segment import Segmenter
     from .segment import segment_cohort
     from .segment import segment_study
-    from .studies import read_cohort
     from .training import choose_device
 
     _check_one_or_many(arguments)
     device = choose_device(arguments.device)
     network, card = load_model(Path(arguments.model))
     segmenter = Segmenter(network, card, device, arguments.largest_component)
-    out, suffix = Path(arguments.out), arguments.labels_suffix
+    out = Path(arguments.out)
     if arguments.cohort:
-        cohort = read_cohort(Path(arguments.cohort), labels_suffix=suffix, progress=_show)
-        document = segment_cohort(segmenter, cohort, out, _show)
+        document = segment_cohort(segmenter, _read_many(arguments), out, _show)
         _tell_left_out(document)
         outputs = [o for study in document["studies"] for o in study["outputs"]]
     else:
@@ -144,16 +148,12 @@ def segment(arguments: argparse.Namespace) -> int:
 def classify(arguments: argparse.Namespace) -> int:
     """Tells the class of an exam, how likely each class is, and which slices decided."""
     from . import classify as classes
-    from .studies import read_cohort
     from .training import choose_device
 
     _check_one_or_many(arguments)
     classifier = classes.read_classifier(Path(arguments.model), choose_device(arguments.device))
     if arguments.cohort:
-        groups = Path(arguments.groups) if arguments.groups else None
-        suffix = arguments.labels_suffix
-        cohort = read_cohort(Path(arguments.cohort), labels_suffix=suffix, groups=groups, progress=_show)
-        document = classes.classify_cohort(classifier, cohort.studies, _show)
+        document = classes.classify_cohort(classifier, _read_many(arguments).studies, _show)
         _tell_left_out(document)
         text = classes.table(document["studies"], document["scores"])
     else:
@@ -168,17 +168,18 @@ def planes(arguments: argparse.Namespace) -> int:
     from . import planning
 
     _check_one_or_many(arguments)
-    model, suffix = Path(arguments.model), arguments.labels_suffix
+    model = Path(arguments.model)
     hosts = arguments.hosts.split(",") if arguments.hosts else ()
     if arguments.cohort:
         if arguments.picture:
             msg = "--picture is of one study; leave it out with --cohort."
             raise SettingsError(msg)
-        document = planning.plan_cohort(model, Path(arguments.cohort), arguments.device, hosts, suffix, _show)
+        document = planning.plan_cohort(model, _read_many(arguments).studies, arguments.device, hosts, _show)
         _tell_left_out(document)
         text = planning.cohort_table(document)
     else:
         picture = Path(arguments.picture) if arguments.picture else None
+        suffix = arguments.labels_suffix
         document = planning.plan(model, Path(arguments.input), arguments.device, hosts, suffix, picture)
         text = planning.table(document)
     _say(arguments, document, text)
@@ -539,10 +540,26 @@ def _read_one(arguments: argparse.Namespace) -> Study:
     from .studies import read_study
 
     study = read_study(Path(arguments.input), labels_suffix=arguments.labels_suffix)
-    for item in study.irregularities:
+    _tell_unread(study.irregularities)
+    return study
+
+
+def _read_many(arguments: argparse.Namespace) -> Cohort:
+    """As :func:`_read_one`, of all studies of a folder."""
+    from .studies import read_cohort
+
+    groups = Path(arguments.groups) if getattr(arguments, "groups", None) else None
+    path, suffix = Path(arguments.cohort), arguments.labels_suffix
+    cohort = read_cohort(path, labels_suffix=suffix, groups=groups, progress=_show)
+    for items in (cohort.irregularities, *(study.irregularities for study in cohort.studies)):
+        _tell_unread(items)
+    return cohort
+
+
+def _tell_unread(irregularities: Iterable[Irregularity]) -> None:
+    for item in irregularities:
         if not item.costs_labels and "left out" in item.consequence:
             print(f"{item.told}; {item.consequence}.", file=sys.stderr)
-    return study
 
 
 def _tell_left_out(document: Mapping[str, Any]) -> None:

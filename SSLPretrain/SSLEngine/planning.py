@@ -56,7 +56,6 @@ from .slices import standardise
 from .studies import Study
 from .studies import StudyError
 from .studies import View
-from .studies import read_cohort
 from .studies import read_study
 from .studies.reading import Progress
 from .training import autocast
@@ -340,13 +339,12 @@ def plan(
 
 def plan_cohort(
     model: Path,
-    cohort: Path,
+    studies: Sequence[Study],
     device: str = "auto",
     hosts: Sequence[str] = (),
-    labels_suffix: str = "_seg",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """As :func:`plan`, of all studies of a cohort.
+    """As :func:`plan`, of the studies of a cohort.
 
     Returns:
         ``{"studies": [...], "left_out": [{"study", "why"}], "roles": ...}``, with each study as ``plan`` has it; a
@@ -361,7 +359,6 @@ def plan_cohort(
     crossings_of(card)
     chosen = choose_device(device)
     documents, left_out = [], []
-    studies = read_cohort(cohort, labels_suffix=labels_suffix, progress=progress).studies
     for number, study in enumerate(studies):
         if progress:
             progress(number, len(studies), study.name)

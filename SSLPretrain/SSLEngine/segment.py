@@ -345,6 +345,9 @@ def segment_cohort(segmenter: Segmenter, cohort: Cohort, out: Path, progress: Pr
         OSError: A file cannot be written.
         StudyError: The folder is one of the cohort's own, or no study could be segmented.
     """
+    if out.name.endswith(EXTENSION):
+        msg = f"The results of a cohort go into a folder, and {out} has the name of a file; choose another."
+        raise StudyError(msg)
     if cohort.path.resolve() in (out.resolve(), *out.resolve().parents):
         msg = f"{out} lies in the cohort, whose exams would take the results for labels; choose a folder outside it."
         raise StudyError(msg)

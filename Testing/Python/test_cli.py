@@ -125,6 +125,23 @@ def test_json_is_one_document_and_nothing_else(
     assert found["state"] == "queued"
 
 
+def test_what_could_not_be_read_is_told_beside_a_result_of_the_rest(
+    toy_cohort: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cohort = tmp_path / "cohort"
+    shutil.copytree(toy_cohort / "toy-000", cohort / "whole")
+    shutil.copytree(toy_cohort / "toy-001", cohort / "damaged")
+    (cohort / "none").mkdir()
+    for broken in (cohort / "damaged" / "2ch.nii.gz", cohort / "none" / "sax.nii.gz"):
+        broken.write_bytes((toy_cohort / "toy-000" / "2ch.nii.gz").read_bytes()[:200])
+    for given in ([cohort / "damaged"], ["--cohort", cohort]):
+        out = tmp_path / ("all" if "--cohort" in given else "one.seg.nrrd")
+        assert main([str(word) for word in ("segment", "--model", model, *given, "--out", out)]) == 0
+        lines = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
+        wanted = ["damaged/2ch.nii.gz", "none"] if "--cohort" in given else ["damaged/2ch.nii.gz"]
+        assert all(any(name in line for line in lines) for name in wanted), lines
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only torch for Linux brings GNU OpenMP")
 @pytest.mark.parametrize("asked", [None, "7"])
 def test_threads_do_not_wait_awake_for_long(asked: str | None) -> None:

@@ -378,7 +378,9 @@ def test_results_of_a_folder_do_not_go_among_its_exams(tmp_path: Path) -> None:
     for out in (tmp_path / "exams", tmp_path / "exams" / "results", tmp_path / "exams" / "toy-000" / ".." / "new"):
         with pytest.raises(StudyError, match="outside it"):
             segment_cohort(segmenter(), cohort, out)
-    assert not list((tmp_path / "exams").rglob("*.seg.nrrd"))
+    with pytest.raises(StudyError, match="has the name of a file"):
+        segment_cohort(segmenter(), cohort, tmp_path / "o.seg.nrrd")
+    assert not list(tmp_path.rglob("*.seg.nrrd"))
 
 
 def test_a_file_alone_is_segmented_too(tmp_path: Path) -> None:
