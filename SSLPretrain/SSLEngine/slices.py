@@ -39,7 +39,7 @@ from .settings import Augmentation
 from .settings import Grid
 from .settings import LeftOut
 from .settings import Phases
-from .studies.crossings import same_frame
+from .studies.crossings import comparable_views
 from .studies.phases import ed_es_phases
 from .studies.study import UNKNOWN
 from .studies.study import Study
@@ -262,7 +262,7 @@ def comparable(study: Study, view: View) -> Study:
 
     Lines on slices of two frames of reference do not lie in one plane, however well they are seen.
     """
-    return replace(study, views=[other for other in study.views if other is view or not same_frame(view, other)])
+    return replace(study, views=comparable_views(study.views, view))
 
 
 def guests_of(study: Study) -> dict[str, Plane]:

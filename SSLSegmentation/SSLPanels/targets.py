@@ -19,8 +19,8 @@ from SSLEngine.geometry import crossing_segment
 from SSLEngine.geometry import long_axis
 from SSLEngine.geometry import middle_plane
 from SSLEngine.geometry import slice_places
+from SSLEngine.studies.crossings import comparable_views
 from SSLEngine.studies.study import View
-from SSLScene import crossings
 from SSLScene import overlays
 from SSLScene import roles
 from SSLScene import undo
@@ -83,7 +83,7 @@ def showing(exam: SceneExam, what: str) -> Generator[None, None, list[Any]]:
     if what == NOTHING:
         return []
     host = host_of(exam)
-    near = crossings.comparable([item.view for item in exam.views], host.view)
+    near = comparable_views([item.view for item in exam.views], host.view)
     if what == PLACE:
         places = slice_places(host.view.planes, _direction(exam, host.view, near)).tolist()
         return overlays.show_place(scene, shown, host, places, _("Place in the stack"))

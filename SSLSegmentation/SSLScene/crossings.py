@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from collections.abc import Iterable
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,8 +12,8 @@ from SSLEngine.geometry import MIN_PLANE_ANGLE_DEG
 from SSLEngine.geometry import Array
 from SSLEngine.geometry import Plane
 from SSLEngine.geometry import middle_plane
+from SSLEngine.studies.crossings import comparable_views
 from SSLEngine.studies.crossings import crossing_slice_by_slice
-from SSLEngine.studies.crossings import same_frame
 from SSLEngine.studies.study import UNKNOWN
 from SSLEngine.studies.study import View
 
@@ -64,12 +63,7 @@ def meeting_point(exam: SceneExam) -> Array:
     views = [v.view for v in exam.views]
     chosen = [v for v in views if v.role in ("sax", "2ch", "4ch", "sag", "cor", "ax")] or views
     main = max(chosen, key=lambda v: ("position" not in v.attributes, len(v.planes)))
-    return nearest_point([middle_plane(v.planes) for v in comparable(chosen, main)])
-
-
-def comparable(views: Iterable[View], with_view: View) -> list[View]:
-    """The view itself and those whose positions can be compared with its own."""
-    return [v for v in views if v is with_view or not same_frame(with_view, v)]
+    return nearest_point([middle_plane(v.planes) for v in comparable_views(chosen, main)])
 
 
 def nearest_point(planes: Sequence[Plane]) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +36,11 @@ class Crossing:
     slices: int
     why_not: str
     segments: tuple[Segment | None, ...]
+
+
+def comparable_views(views: Iterable[View], view: View) -> list[View]:
+    """Those views whose positions can be compared with the given one's, and it itself if it is among them."""
+    return [other for other in views if other is view or not same_frame(view, other)]
 
 
 def same_frame(one: View, other: View) -> str:
