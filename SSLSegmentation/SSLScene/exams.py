@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -330,14 +331,14 @@ def read_from_scene(scene: Any, exam: SceneExam) -> None:
 
 def _scene_reader(volumes: Sequence[Any], sequences: Sequence[Any]) -> Callable[[int], npt.NDArray[np.float32]]:
     """Reads a phase ``(slices, rows, columns)`` from volumes, each with its sequence or None."""
+    return lambda phase: _voxels(volumes, sequences, phase).astype(np.float32)
 
-    def read(phase: int) -> npt.NDArray[np.float32]:
-        nodes = [v if s is None else s.GetNthDataNode(phase) for v, s in zip(volumes, sequences, strict=True)]
-        arrays = [array_of(node) for node in nodes]
-        # One large volume is not copied twice.
-        return (arrays[0] if len(arrays) == 1 else np.concatenate(arrays)).astype(np.float32)
 
-    return read
+def _voxels(volumes: Sequence[Any], sequences: Sequence[Any], phase: int) -> npt.NDArray[Any]:
+    """What :func:`_scene_reader` reads, as it is in the scene; of one volume, the node's own memory."""
+    nodes = [v if s is None else s.GetNthDataNode(phase) for v, s in zip(volumes, sequences, strict=True)]
+    arrays = [array_of(node) for node in nodes]
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
 def planes_of_node(node: Any) -> list[Plane]:
@@ -519,9 +520,12 @@ def handing_over(exam: SceneExam, folder: Path) -> Iterator[tuple[int, int, str]
     Raises:
         OSError: A file cannot be written.
     """
-    views = [
-        replace(item.view, name=view_key(number, item), read_labels=None) for number, item in enumerate(exam.views)
-    ]
+    views = []
+    for number, item in enumerate(exam.views):
+        sequences = [sequence_of(volume.GetScene(), volume) for volume in item.volumes]
+        # Converted as it is written, some MB at a time: a large volume as a whole would block the window.
+        voxels = partial(_voxels, item.volumes, sequences)
+        views.append(replace(item.view, name=view_key(number, item), read_pixels=voxels, read_labels=None))
     return hand_over(replace(exam.study, views=views), folder)
 
 

@@ -34,7 +34,7 @@ def hand_over(study: Study, folder: Path) -> Iterator[tuple[int, int, str]]:
     The index is written last: a folder without it is not complete and is not taken for an exam.
 
     Args:
-        study: The study.
+        study: The study; its pixels may be of any type.
         folder: Where; made if absent.
 
     Yields:
@@ -51,12 +51,11 @@ def hand_over(study: Study, folder: Path) -> Iterator[tuple[int, int, str]]:
     for number, view in enumerate(study.views):
         labelled.append([])
         for phase in range(view.phases):
-            pixels = view.pixels(phase).astype(np.float32, copy=False)
-            for _ in _saving(_pixels_path(folder, number, phase), pixels):
+            for _ in _saving(_pixels_path(folder, number, phase), view.pixels(phase), np.float32):
                 yield done, total, view.name
             labels = view.labels(phase)
             if labels is not None:
-                for _ in _saving(_labels_path(folder, number, phase), labels.astype(np.int16, copy=False)):
+                for _ in _saving(_labels_path(folder, number, phase), labels, np.int16):
                     yield done, total, view.name
                 labelled[-1].append(phase)
             done += 1
@@ -74,16 +73,17 @@ def hand_over(study: Study, folder: Path) -> Iterator[tuple[int, int, str]]:
     (folder / HANDOVER_FILE).write_text(json.dumps(document) + "\n", encoding="utf-8")
 
 
-def _saving(path: Path, array: npt.NDArray[Any]) -> Iterator[None]:
-    """As ``numpy.save``, some MB at a time: a turn before each part, none where one part is all."""
-    array = np.ascontiguousarray(array)
+def _saving(path: Path, array: npt.NDArray[Any], dtype: type[np.generic]) -> Iterator[None]:
+    """As ``numpy.save`` of an array of that type, some MB at a time: a turn before each, none where one part is all."""
+    # To convert a large exam as a whole would take the window's turn longer than to write it.
+    header = np.lib.format.header_data_from_array_1_0(np.empty((0, *array.shape[1:]), dtype))
     with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
-        count = max(1, PART_BYTES // max(1, array[:1].nbytes))
+        np.lib.format.write_array_header_1_0(file, {**header, "shape": array.shape})
+        count = max(1, PART_BYTES // max(1, array[:1].size * np.dtype(dtype).itemsize))
         for start in range(0, len(array), count):
             if count < len(array):
                 yield
-            file.write(array[start : start + count].data)
+            file.write(np.ascontiguousarray(array[start : start + count], dtype).data)
 
 
 def take_over(folder: Path) -> Study:
