@@ -444,6 +444,34 @@ def test_nnunet_raw_dataset(tmp_path: Path) -> None:
     assert cohort.studies[0].views[0].label_names == cohort.label_names
 
 
+@pytest.mark.parametrize(
+    ("images", "labels", "names"), [("imagesTs", "labelsTs", True), ("imagesTr", "labelsTr", True), ("new", "", False)]
+)
+def test_a_folder_of_nnunet_images_is_one_exam_a_case(tmp_path: Path, images: str, labels: str, names: bool) -> None:
+    for case in ("MM_001", "MM_002", "MM_003"):
+        write(random_pixels(), tmp_path / images / f"{case}_0000.nii.gz")
+        if labels:
+            write((random_pixels() % 3).astype(np.uint8), tmp_path / labels / f"{case}.nii.gz")
+    if names:
+        (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "LV cavity": 1, "RV": 2}}))
+    cohort = read_cohort(tmp_path / images)
+    assert [(s.name, s.subject) for s in cohort.studies] == [(n, n) for n in ("MM_001", "MM_002", "MM_003")]
+    assert all(s.views[0].labelled == bool(labels) for s in cohort.studies)
+    assert cohort.label_names == ({1: "LV cavity", 2: "RV"} if names else {})
+    # Read as one exam all the same, that is told.
+    told = [i.what for i in read_study(tmp_path / images).irregularities]
+    assert "the names look like those of 3 subjects (MM_001, MM_002, MM_003)" in told
+
+
+@pytest.mark.parametrize("names", [("2ch_0000", "4ch_0000", "sax_0000"), ("2ch_0001", "4ch_0001"), ("sax", "sax_0001")])
+def test_views_that_end_in_a_number_are_one_exam(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        write(random_pixels(), tmp_path / f"{name}.nii.gz")
+    (study,) = read_cohort(tmp_path).studies
+    assert sorted(v.name for v in study.views) == sorted(names)
+    assert not any("look like" in i.what for i in study.irregularities)
+
+
 @pytest.mark.parametrize("place", ["imagesTr/{}_0000.nii.gz", "{}/sax.nii.gz"])
 def test_frames_of_one_patient_are_one_subject(tmp_path: Path, place: str) -> None:
     def subjects(*names: str) -> tuple[list[str], list[str]]:
@@ -457,13 +485,16 @@ def test_frames_of_one_patient_are_one_subject(tmp_path: Path, place: str) -> No
     acdc = ("patient001_frame01", "patient001_frame12", "patient002_frame01")
     told = "the names of 3 studies look like those of 2 subjects (patient001, patient002)"
     assert subjects(*acdc) == (["patient001", "patient001", "patient002"], [told])
-    # Nothing says that these belong together: a number of its own, one name of all, one without a number, few digits.
+    assert subjects("P001_a", "P001_b", "other")[0] == ["P001", "P001", "other"]
+    assert subjects("patient7000", "patient7000_later", "x")[0] == ["patient7000", "patient7000", "x"]
+    assert subjects("sub-1_ses-1", "sub-1_ses-2", "sub-2_ses-1")[0] == ["sub-1", "sub-1", "sub-2"]
+    # Nothing says that these belong together: a number of its own, one name of all, years, few digits.
     for apart in (
         ("heart-0001", "heart-0002"),
         ("heart_0001", "heart_0002"),
         ("P001_a", "P002_b"),
         ("2019_001", "2019_002"),
-        ("P001_a", "P001_b", "other"),
+        ("2019_a", "2019_b", "2020_a"),
         ("P1_2020", "P1_2021", "P2_2021"),
     ):
         assert subjects(*apart) == (list(apart), []), apart

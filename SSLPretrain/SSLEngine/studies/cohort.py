@@ -23,8 +23,10 @@ from .groups import assign_groups
 from .labels import MAX_VALUE
 from .labels import LabelFile
 from .labels import Labels
+from .reading import CHANNEL
 from .reading import OVERRIDES_FILE
 from .reading import Progress
+from .reading import files_by_case
 from .reading import files_by_subject
 from .reading import fill_study
 from .reading import links_in
@@ -80,7 +82,7 @@ def read_cohort(
     groups: Path | None = None,
     progress: Progress | None = None,
 ) -> Cohort:
-    """Reads a folder of exams, an nnU-Net raw dataset, or a single exam as a cohort of one.
+    """Reads a folder of exams, an nnU-Net raw dataset or its images alone, or a single exam as a cohort of one.
 
     Exams are folders with volumes, and DICOM files at any depth, told apart by patient and StudyInstanceUID wherever
     they lie. A flat folder of volumes whose names start with numbered subjects (``SCD0000101_sax_ED.nii.gz``) is taken
@@ -102,8 +104,8 @@ def read_cohort(
     path = Path(path)
     options = _Options(labels_suffix, frame_of_reference, organ)
     table = groups or path / GROUPS_FILE
-    if (path / NNUNET_IMAGES).is_dir():
-        cohort = _finished(_read_nnunet(path, options, progress))
+    if (images := nnunet_images(path)) is not None:
+        cohort = _finished(_read_nnunet(path, images, options, progress))
     else:
         cohort = _finished(_read_exams(path, options, progress))
     if groups or table.is_file():
@@ -212,17 +214,17 @@ def _finished(cohort: Cohort) -> Cohort:
 def _share_subjects(cohort: Cohort) -> None:
     """Takes studies for one subject's whose names start with the same numbered word: ED and ES of a patient, or visits.
 
-    Only where every name starts with such a word, and no header or ``study.json`` says otherwise.
+    Only where no header or ``study.json`` says otherwise.
     """
     unknown = [s for s in cohort.studies if s.subject == s.name and not read_overrides(s.path).subject]
-    subjects = {subject_in(study.name) for study in unknown}
+    subjects = {study.name: subject_in(study.name) or study.name for study in unknown}
+    shared = sorted({subjects[s.name] for s in unknown})
     # One word for all is the data set's.
-    if "" in subjects or not 1 < len(subjects) < len(unknown):
+    if not 1 < len(shared) < len(unknown):
         return
     for study in unknown:
-        study.subject = subject_in(study.name)
-    first = ", ".join(sorted(subjects)[:3])
-    what = f"the names of {len(unknown)} studies look like those of {len(subjects)} subjects ({first})"
+        study.subject = subjects[study.name]
+    what = f"the names of {len(unknown)} studies look like those of {len(shared)} subjects ({', '.join(shared[:3])})"
     so = "the studies of one subject stay together; a study.json can name other subjects"
     cohort.irregularities.append(Irregularity(str(cohort.path), what, so))
 
@@ -273,20 +275,31 @@ def _renumbered(read: Callable[[int], Labels | None], numbers: Mapping[int, int]
 # nnU-Net raw datasets (documentation/dataset_format.md of nnU-Net v2)
 
 
-def _read_nnunet(path: Path, options: _Options, progress: Progress | None) -> Cohort:
-    """One study a case: ``imagesTr/<case>_0000.<ext>`` and ``labelsTr/<case>.<ext>``."""
+def nnunet_images(path: Path) -> Path | None:
+    """The folder of the images that an nnU-Net dataset is trained on, or a folder of its images itself; else None."""
+    if (path / NNUNET_IMAGES).is_dir():
+        return path / NNUNET_IMAGES
+    ours = path.name.startswith(NNUNET_IMAGES[:-2]) or (path.absolute().parent / NNUNET_FILE).is_file()
+    return path if ours and path.is_dir() and files_by_case(_volumes_in(path)) else None
+
+
+def _volumes_in(folder: Path) -> list[Path]:
+    return [file for file in list_files(folder) if volume_extension(file)]
+
+
+def _read_nnunet(path: Path, images: Path, options: _Options, progress: Progress | None) -> Cohort:
+    """One study a case: ``imagesTr/<case>_0000.<ext>`` and ``labelsTr/<case>.<ext>``, or the same of another set."""
+    root = images.absolute().parent
+    given = root / images.name.replace(NNUNET_IMAGES[:-2], NNUNET_LABELS[:-2])
+    labels = {stem(file): file for file in _volumes_in(given)} if given != images and given.is_dir() else {}
     cohort = Cohort(path, [])
-    cohort.label_names = _nnunet_labels(path, cohort.irregularities)
-    labels = (
-        {stem(f): f for f in list_files(path / NNUNET_LABELS) if volume_extension(f)}
-        if (path / NNUNET_LABELS).is_dir()
-        else {}
-    )
+    # Images alone need no names of labels.
+    if labels or path != images:
+        cohort.label_names = _nnunet_labels(root, cohort.irregularities)
     cases: dict[str, list[Path]] = {}
-    for file in list_files(path / NNUNET_IMAGES):
-        if volume_extension(file):
-            name = stem(file)
-            cases.setdefault(name[:-5] if name[-5:-4] == "_" and name[-4:].isdigit() else name, []).append(file)
+    for file in _volumes_in(images):
+        channel = CHANNEL.fullmatch(stem(file))
+        cases.setdefault(channel["case"] if channel else stem(file), []).append(file)
     for number, (case, files) in enumerate(cases.items()):
         if progress:
             progress(number, len(cases), case)

@@ -62,8 +62,12 @@ ANOMALIES_SUFFIX = "_anomalies"
 ANOMALIES = re.compile(rf"{ANOMALIES_SUFFIX}(_slice\d+)?$")
 #: What follows where an image's label file cannot be used.
 NOT_LABELLED = "its labels are left out, and the image counts as not labelled"
-#: Digits that make the first word of a file name a subject's.
+#: Digits that make the first word of a name a subject's, unless they are a year; and what BIDS begins it with.
 MIN_SUBJECT_DIGITS = 3
+YEAR = re.compile(r"(19|20)\d\d")
+BIDS_SUBJECT = "sub-"
+#: Name of a channel of a case in nnU-Net's folders of images.
+CHANNEL = re.compile(r"(?P<case>.+)_\d{4}")
 
 
 @dataclass
@@ -164,17 +168,38 @@ def may_be_dicom(path: Path) -> bool:
 
 
 def subject_in(name: str) -> str:
-    """The numbered subject that a name starts with (``patient001_frame01``); empty where it starts with none."""
+    """The subject that a name starts with (``patient001_frame01``, ``sub-1_ses-2``); empty where there is none."""
     first, _, rest = name.partition("_")
-    return first if rest and sum(c.isdigit() for c in first) >= MIN_SUBJECT_DIGITS else ""
+    return first if rest and (_numbered(first) or first.startswith(BIDS_SUBJECT)) else ""
+
+
+def _numbered(name: str) -> bool:
+    return sum(c.isdigit() for c in name) >= MIN_SUBJECT_DIGITS and not YEAR.fullmatch(name)
 
 
 def files_by_subject(volumes: Sequence[Path]) -> dict[str, list[Path]]:
-    """Volumes by the numbered subject that their names start with; all under one empty name where any lacks one."""
+    """Volumes by the subject that their names start with; all under one empty name where any lacks one.
+
+    Channels of numbered cases, named as nnU-Net names them and differing in the number alone, go by case.
+    """
+    cases = files_by_case(volumes)
+    if all(map(_numbered, cases)) and len({re.sub(r"\d+", "", case) for case in cases}) == 1:
+        return cases
     found: dict[str, list[Path]] = {}
     for path in volumes:
         found.setdefault(subject_in(stem(path)), []).append(path)
     return {"": list(volumes)} if "" in found else found
+
+
+def files_by_case(volumes: Iterable[Path]) -> dict[str, list[Path]]:
+    """nnU-Net's channels (``<case>_0000.nii.gz``) by case; empty where a volume is none or a case lacks its first."""
+    found: dict[str, list[Path]] = {}
+    for path in volumes:
+        case = CHANNEL.fullmatch(stem(path))
+        if case is None:
+            return {}
+        found.setdefault(case["case"], []).append(path)
+    return found if all(stem(min(files)).endswith("_0000") for files in found.values()) else {}
 
 
 def fill_study(
