@@ -217,7 +217,27 @@ def text_named_mha(folder: Path) -> None:
     (folder / "a.mha").write_text("hello = \n" * 200)
 
 
+@error(r"not compressed.*end in \.nii\.")
+def plain_nifti_named_gz(folder: Path) -> None:
+    nifti(folder / "a.nii").rename(folder / "a.nii.gz")
+
+
+@error(r"is compressed.*end in \.nii\.gz")
+def packed_nifti_named_nii(folder: Path) -> None:
+    nifti(folder / "a.nii.gz").rename(folder / "a.nii")
+
+
+@error(r"rename it to \.mha")
+def meta_image_in_capitals(folder: Path) -> None:
+    nifti(folder / "a.mha").rename(folder / "A.MHA")
+
+
 # ------------------------------------------------------------------------------------------ nonsense in headers
+
+
+@error("no human body")
+def metres_for_millimetres(folder: Path) -> None:
+    nifti(folder / "a.nii.gz", spacing=0.0014)
 
 
 @error("no image|truncated")

@@ -89,6 +89,9 @@ def check_claim(path: Path) -> Claim:
             raise StudyError(msg)
         if name.endswith((".nii", ".nii.gz")):
             return _nifti(path)
+        if name.endswith(".mha") and path.suffix != ".mha":
+            msg = f"{path} has an ending in capitals, by which ITK does not know this kind of file: rename it to .mha."
+            raise StudyError(msg)
         return _nrrd(path) if name.endswith(".nrrd") else _meta(path)
     except PermissionError as error:
         msg = f"{path} may not be read (permission denied): change its permissions or copy it."
@@ -181,6 +184,11 @@ def _nifti(path: Path) -> Claim:
     with gzip.open(path) if packed else path.open("rb") as file:
         head = file.read(544)
     version, order = _nifti_version(path, head)
+    if packed != path.name.lower().endswith(".gz"):
+        # ITK goes by the name.
+        is_what, ending = ("compressed", ".nii.gz") if packed else ("not compressed", ".nii")
+        msg = f"{path} is {is_what}, which its name does not say: let its name end in {ending}."
+        raise StudyError(msg)
     number = _Fields(head, order)
     if version == 1:
         dims, kind, start = number("8h", 40), number("h", 70)[0], number("f", 108)[0]
@@ -214,7 +222,7 @@ def _nifti(path: Path) -> Claim:
 def _packed(path: Path) -> bool:
     """Whether a NIfTI file is compressed, whatever its name says."""
     with path.open("rb") as plain:
-        return path.name.lower().endswith(".gz") or plain.read(2) == b"\x1f\x8b"
+        return plain.read(2) == b"\x1f\x8b"
 
 
 def nifti_is_finite(path: Path) -> bool:

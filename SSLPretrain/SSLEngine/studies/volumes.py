@@ -40,6 +40,8 @@ EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".mha")
 FOREIGN_EXTENSIONS = (".nhdr", ".mhd", ".raw", ".hdr", ".img", ".mgz", ".mgh", ".par", ".rec", ".vti", ".npy", ".npz")
 #: Two affines of one file further apart than this are worth a word.
 MAX_AFFINE_GAP_MM = 0.5
+#: Voxels of a scanner are no smaller and no larger; metres may have been written, or micrometres.
+MIN_SPACING_MM, MAX_SPACING_MM = 0.02, 1000.0
 #: The axis of a file whose steps are so many times those along both others is that of its slices, whichever it is; the
 #: others are a slice's rows and columns if their steps are no more different than this.
 SLICE_STEP_RATIO = 2.0
@@ -231,7 +233,8 @@ def _check_grid(path: Path, spacing: tuple[float, ...], origin: Array, direction
         shown = " x ".join(f"{v:g}" for v in spacing)
         msg = f"{path} has the voxel spacing {shown} mm in its header: correct the header, or export it again."
         raise StudyError(msg)
-    if max(spacing) > 1000 or np.abs(origin).max() > 1e5 or not np.isfinite([*origin, *direction.ravel()]).all():
+    believable = min(spacing) >= MIN_SPACING_MM and max(spacing) <= MAX_SPACING_MM and np.abs(origin).max() <= 1e5
+    if not believable or not np.isfinite([*origin, *direction.ravel()]).all():
         msg = f"{path} has a spacing or position of no human body in its header: correct it, or export it again."
         raise StudyError(msg)
     if np.abs(direction.T @ direction - np.eye(3)).max() > 1e-2:
