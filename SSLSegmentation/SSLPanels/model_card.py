@@ -77,7 +77,9 @@ def describe(card: Mapping[str, Any]) -> str:
         _("Spacing"): f"{grid['spacing_mm']:g} mm" if "spacing_mm" in grid else "",
         _("Learned before"): ", ".join(card.get("pretexts", {})),
         _("Scores"): ", ".join(scores[:4]),
-        _("Made from"): _("{count} subjects, seed {seed}").format(count=len(subjects), seed=provenance.get("seed", "?"))
+        _("Learned from"): _("subjects: {count}, seed {seed}").format(
+            count=len(subjects), seed=provenance.get("seed", "?")
+        )
         if subjects
         else "",
     }

@@ -124,7 +124,7 @@ class ModelPanel(ExamSection):
         node = self.parameters
         classes = node.target is Target.Classification
         self.ui.labelsComboBox.enabled = not classes
-        self.ui.networkComboBox.enabled = node.transfer is Transfer.Scratch
+        self.ui.networkComboBox.enabled = self._networkIsFree
         count = len(corrections_folder.collected(self.labelledFolder))
         collected = _("Labelled exams collected: {count}, in {folder}").format(count=count, folder=self.labelledFolder)
         groups = _("The class of an exam is the group in its study.json, or stands in groups.csv in the folder.")
@@ -140,7 +140,7 @@ class ModelPanel(ExamSection):
         """Why nothing can be learned with these parameters, in one sentence; empty where it can."""
         node = self.parameters
         scratch = node.transfer is Transfer.Scratch
-        network = node.network.value if scratch else self._card.get("network", {}).get("kind")
+        network = node.network.value if self._networkIsFree else self._card.get("network", {}).get("kind")
         regions = network == Network.MaskRcnn.value
         folder = bool(node.labelled) and Path(node.labelled).is_dir()
         if not scratch and not self._card:
@@ -157,6 +157,13 @@ class ModelPanel(ExamSection):
             return "" if folder else _("Choose the folder of labelled exams.")
         drawn = self.exam is not None and bool(self.owner.correctPanel.segmentations())
         return "" if drawn or collected else _("Draw segments in this scene first, or learn from a folder.")
+
+    @property
+    def _networkIsFree(self) -> bool:
+        """Whether there is a network to choose: from scratch, and on a U-Net, which a Mask R-CNN may stand on."""
+        node = self.parameters
+        on_unet = self._card.get("network", {}).get("kind") == Network.UNet.value
+        return node.transfer is Transfer.Scratch or (on_unet and node.target is Target.Segmentation)
 
     def _readCard(self, path: str) -> dict[str, Any]:
         if not path:
@@ -207,7 +214,7 @@ class ModelPanel(ExamSection):
             node.steps,
             node.device,
             node.target.value,
-            node.network.value,
+            (node.network if self._networkIsFree else Network.UNet).value,
         )
         settings["schedule"]["batch"] = node.slicesPerStep
         return settings

@@ -106,7 +106,10 @@ class SegmentPanel(ExamSection):
 
         def finished(folder: Path, status: jobs.Status) -> None:
             if status.state == jobs.FINISHED and exam is self.exam:
-                show(exam, folder)
+                try:
+                    show(exam, folder)
+                except Exception as error:
+                    self._onError(error)
 
         self.owner.follow(folder, finished)
 

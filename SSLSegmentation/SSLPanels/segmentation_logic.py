@@ -519,7 +519,7 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
             steps: Training steps, 0 for a sensible number.
             device: ``auto``, ``cpu`` or ``cuda:N``.
             target: ``segmentation``, or ``classification`` of whole exams.
-            network: ``unet`` or ``mask-rcnn``, from scratch; a model brings its own.
+            network: ``unet`` or ``mask-rcnn``; a model brings its own, but on a U-Net's a Mask R-CNN may stand.
             settings: Further settings; they override.
             onUpdate: Called with status and new events.
             onFinished: Called with the last status.
@@ -556,8 +556,10 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
             "device": device,
         }
         if model:
-            return settings | {"init": str(Path(model).resolve()), "transfer": transfer}
-        return settings | {"network": {"kind": network}}
+            settings |= {"init": str(Path(model).resolve()), "transfer": transfer}
+        if not model or network == Network.MaskRcnn.value:
+            settings["network"] = {"kind": network}
+        return settings
 
     def forecast(self, settings: Mapping[str, Any]) -> Path:
         """Makes the first steps of a fine-tuning in a job; its ``probe.json`` has time and memory of the whole."""

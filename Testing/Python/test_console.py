@@ -285,6 +285,47 @@ def distortions_model(path: Path) -> Path:
     return path
 
 
+def test_a_mask_rcnn_is_put_on_the_model_of_a_unet(
+    window: Window, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    from SSLEngine.settings import Finetune
+    from SSLEngine.starting import completed
+
+    panel, ui = window.segmentation, window.segmentation.ui
+    former = panel.parameters.model
+    request.addfinalizer(lambda: panel.useModel(former))
+    panel.parameters.transfer = type(panel.parameters.transfer)("all")
+    panel.useModel(distortions_model(tmp_path / "model.safetensors"))
+    assert ui.networkComboBox.enabled
+    assert "network" not in panel.modelPanel._settings(), "a model brings its own"
+    choose(ui.networkComboBox, "Mask R-CNN: looks for regions")
+    request.addfinalizer(lambda: choose(ui.networkComboBox, "U-Net: looks at every pixel"))
+    network = completed(panel.modelPanel._settings(), Finetune).network
+    assert network is not None
+    assert (network.kind, network.mask_rcnn.backbone, network.widths) == ("mask-rcnn", "unet", (4, 8, 8))
+    choose(ui.transferComboBox, "Train what it learned before along")
+    request.addfinalizer(lambda: choose(ui.transferComboBox, "Train all of the model"))
+    assert ui.reasonLabel.text == "A Mask R-CNN learns one thing at a time; choose another transfer."
+
+
+@pytest.mark.parametrize("start", ["startClassifying", "startAnomalies", "startPlanes"])
+def test_a_result_that_cannot_be_shown_is_told(
+    window: Window, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, start: str
+) -> None:
+    import slicer
+
+    panel, told = window.segmentation, []
+    click = {"startClassifying": "onClassify", "startAnomalies": "onAnomalies", "startPlanes": "predictPlanes"}[start]
+    jobs.write_json(tmp_path / "result.json", {"views": "nonsense"})
+    monkeypatch.setattr(panel.logic, start, lambda *rest: tmp_path)
+    monkeypatch.setattr(panel, "follow", lambda folder, then: then(folder, jobs.Status(state=jobs.FINISHED)))
+    monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, *rest, **more: told.append(text))
+    getattr(panel.segmentPanel, click)()
+    window.spin(lambda: bool(told))
+    assert not pythonqt.slot_errors
+    assert told[0].startswith("The result could not be")
+
+
 def test_clicks_to_anomalies(window: Window, exams: Path, tmp_path: Path) -> None:
     """Maps over the views that the model knows, and the slices that stand out; a second search replaces the first."""
     import slicer
