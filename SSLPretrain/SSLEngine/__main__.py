@@ -716,6 +716,14 @@ def _positive(text: str) -> int:
     return value
 
 
+def _refuse_empty(arguments: argparse.Namespace) -> None:
+    """Refuses the empty text that a script's unset variable leaves, which as a path would be the folder one is in."""
+    empty = [name for name, value in vars(arguments).items() if value == "" and name != "labels_suffix"]
+    if empty:
+        msg = f"{empty[0]} is empty: give a value, or leave it out (is a variable of your script not set?)."
+        raise SettingsError(msg)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb; returns the exit code."""
     given = sys.argv[1:] if argv is None else list(argv)
@@ -729,6 +737,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if len(given) == 3 and given[1] == "--job" and given[0] in tasks.TASKS:
             return _task(given[0], Path(given[2]))
         arguments = build_parser().parse_args(given)
+        _refuse_empty(arguments)
         code: int = arguments.run(arguments)
     except BrokenPipeError:
         # Whoever reads has seen enough, as in "inspect exams | head"; what is left must not fail at the very end.

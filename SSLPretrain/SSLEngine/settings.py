@@ -89,7 +89,7 @@ class Grid(Strict, frozen=True):
             Segmenting, anomalies and planes look where training did.
     """
 
-    spacing_mm: Positive = 1.75
+    spacing_mm: Annotated[float, msgspec.Meta(gt=0, le=20)] = 1.75
     patch: Annotated[int, msgspec.Meta(ge=32, multiple_of=16)] = 144
     clip_percent: tuple[Percent, Percent] = (1.0, 99.0)
     phases: Phases = 2

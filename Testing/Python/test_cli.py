@@ -188,6 +188,9 @@ RESIDUAL = ("--network", "mask-rcnn", "--set", "network.mask_rcnn.backbone=resne
 BAD = [
     ["inspect", "{tmp}/absent"],
     ["inspect", "{tmp}/empty"],
+    ["inspect", ""],
+    ["finetune", "--data", "{cohort}", "--out", "{tmp}/out", "--init", ""],
+    ["pretrain", "--data", "{cohort}", "--out", "{tmp}/out", "--set", "grid.spacing_mm=1e9"],
     ["segment", "--model", "{tmp}/absent", "{cohort}/toy-000", "--out", "{tmp}/out/o.seg.nrrd"],
     ["segment", "--model", "{tmp}/text", "{cohort}/toy-000", "--out", "{tmp}/out/o.seg.nrrd"],
     ["segment", "--model", "{model}", "{tmp}/absent", "--out", "{tmp}/out/o.seg.nrrd"],
