@@ -32,6 +32,7 @@ from .jobs import SettingsError
 from .studies.study import Irregularity
 from .studies.study import Study
 from .studies.study import StudyError
+from .studies.study import unread
 
 if TYPE_CHECKING:
     from .studies import Cohort
@@ -140,6 +141,7 @@ def segment(arguments: argparse.Namespace) -> int:
         outputs = [o for study in document["studies"] for o in study["outputs"]]
     else:
         document = segment_study(segmenter, _read_one(arguments), out, _show)
+        _tell_left_out(document)
         outputs = document["outputs"]
     _say(arguments, document, "\n".join(o["file"] for o in outputs))
     return jobs.EXIT_FINISHED
@@ -179,8 +181,7 @@ def planes(arguments: argparse.Namespace) -> int:
         text = planning.cohort_table(document)
     else:
         picture = Path(arguments.picture) if arguments.picture else None
-        suffix = arguments.labels_suffix
-        document = planning.plan(model, Path(arguments.input), arguments.device, hosts, suffix, picture)
+        document = planning.plan(model, _read_one(arguments), arguments.device, hosts, picture)
         text = planning.table(document)
     _say(arguments, document, text)
     return jobs.EXIT_FINISHED
@@ -190,14 +191,7 @@ def anomalies(arguments: argparse.Namespace) -> int:
     """Maps and scores where an exam looks unlike those that a model was pretrained on."""
     from . import anomalies as finding
 
-    document = finding.find(
-        Path(arguments.model),
-        Path(arguments.input),
-        Path(arguments.out),
-        arguments.device,
-        arguments.labels_suffix,
-        _show,
-    )
+    document = finding.find(Path(arguments.model), _read_one(arguments), Path(arguments.out), arguments.device, _show)
     _say(arguments, document, finding.table(document))
     return jobs.EXIT_FINISHED
 
@@ -557,14 +551,13 @@ def _read_many(arguments: argparse.Namespace) -> Cohort:
 
 
 def _tell_unread(irregularities: Iterable[Irregularity]) -> None:
-    for item in irregularities:
-        if not item.costs_labels and "left out" in item.consequence:
-            print(f"{item.told}; {item.consequence}.", file=sys.stderr)
+    for sentence in unread(irregularities):
+        print(sentence, file=sys.stderr)
 
 
 def _tell_left_out(document: Mapping[str, Any]) -> None:
-    for item in document["left_out"]:
-        print(f"{item['study']} is left out: {item['why']}", file=sys.stderr)
+    for sentence in tasks.left_out(document):
+        print(sentence, file=sys.stderr)
 
 
 def _show(done: int, total: int, message: str = "") -> None:

@@ -52,7 +52,6 @@ from .slices import standardise
 from .studies import Study
 from .studies import StudyError
 from .studies import View
-from .studies import read_study
 from .studies.reading import ANOMALIES_SUFFIX
 from .studies.reading import refuse_inputs
 from .studies.volumes import view_image
@@ -181,21 +180,19 @@ class Detector:
 
 def find(
     model: Path,
-    study: Path,
+    exam: Study,
     out: Path,
     device: str = "auto",
-    labels_suffix: str = "_seg",
     progress: Callable[[int, int, str], None] | None = None,
 ) -> dict[str, Any]:
     """Writes a map of every view that fits the model; the document of ``anomalies --json``.
 
     Args:
         model: Model file that was pretrained with ``distortions``.
-        study: Study folder or image file.
+        exam: The study.
         out: An image file for the view with the most slices, with others beside it; or a folder, which gets
             ``<view>_anomalies.nii.gz``.
         device: ``auto``, ``cpu`` or ``cuda:N``.
-        labels_suffix: What follows an image's name in the name of its label file.
         progress: ``progress(done, total, message)``.
 
     Returns:
@@ -211,7 +208,6 @@ def find(
     check_output(out)
     network, card = load_model(model)
     detector = Detector(network, card, choose_device(device))
-    exam = read_study(study, labels_suffix=labels_suffix)
     views = ordered(fitting_views(exam, card))
     refuse_inputs(exam, [path for view in views for path in _paths(out, view, view is views[0])])
     work = [(view, phase) for view in views for phase in range(view.phases)]
@@ -226,7 +222,7 @@ def find(
     slices = [s for view in described for s in view["slices"]]
     known = [s["z"] for s in slices if s["z"] is not None]
     return {
-        "study": str(study),
+        "study": str(exam.path),
         "score": max(s["score"] for s in slices),
         "z": max(known) if known else None,
         "views": described,

@@ -56,7 +56,6 @@ from .slices import standardise
 from .studies import Study
 from .studies import StudyError
 from .studies import View
-from .studies import read_study
 from .studies.reading import Progress
 from .training import autocast
 from .training import choose_device
@@ -303,20 +302,18 @@ def _trusted(predicted: Mapping[str, Any]) -> bool:
 
 def plan(
     model: Path,
-    study: Path,
+    exam: Study,
     device: str = "auto",
     hosts: Sequence[str] = (),
-    labels_suffix: str = "_seg",
     picture: Path | None = None,
 ) -> dict[str, Any]:
     """Predicts the planes of a study from a model file; the document of ``planes --json``.
 
     Args:
         model: Model file that was pretrained with ``crossings``.
-        study: Study folder or image file.
+        exam: The study.
         device: ``auto``, ``cpu`` or ``cuda:N``.
         hosts: Roles of the slices to look at; all by default.
-        labels_suffix: What follows an image's name in the name of its label file.
         picture: PNG file to draw them to, dashed, with the lines of the acquired planes.
 
     Raises:
@@ -329,7 +326,6 @@ def plan(
         check_writable(picture)
     network, card = load_model(model)
     crossings_of(card)
-    exam = read_study(study, labels_suffix=labels_suffix)
     document = plan_study(network, card, exam, choose_device(device), hosts)
     if picture is not None:
         picture.parent.mkdir(parents=True, exist_ok=True)
@@ -433,12 +429,13 @@ def median_errors(documents: Iterable[Mapping[str, Any]]) -> dict[str, dict[str,
 
 
 def cohort_table(document: Mapping[str, Any]) -> str:
-    """The document of a cohort as lines of text: medians, and what is doubted of which study."""
+    """The document of a cohort as lines of text: medians, and what is doubted or was not found of which study."""
     rows = ["plane  studies  off by (median)"]
     for role, error in document["roles"].items():
         rows.append(f"{role:<7}{error['studies']:>7}  {error['median_deg']:.1f}° and {error['median_mm']:.1f} mm")
     for study in document["studies"]:
         rows += [f"{study['study']}: {p['role']} {p['doubt']}" for p in study["planes"] if p["doubt"] is not None]
+        rows += [f"{study['study']}: {item['role']} not found: {item['reason']}" for item in study["not_found"]]
     return "\n".join(rows)
 
 

@@ -313,7 +313,8 @@ def segment_study(segmenter: Segmenter, study: Study, out: Path, progress: Progr
         progress: ``progress(done, total, message)``.
 
     Returns:
-        ``{"outputs": [{"file", "view", "role", "phase", "volumes_ml"}], "cine": [...]}``.
+        ``{"outputs": [{"file", "view", "role", "phase", "volumes_ml"}], "cine": [...]}`` and, of views that were not
+        segmented, ``"left_out": [{"view", "why"}]``.
 
     Raises:
         OSError: A file cannot be written; where that can be seen beforehand, none is.
@@ -339,7 +340,7 @@ def segment_cohort(segmenter: Segmenter, cohort: Cohort, out: Path, progress: Pr
         progress: ``progress(done, total, message)``.
 
     Returns:
-        ``{"studies": [{"study", "outputs", "cine"}], "left_out": [{"study", "why"}]}``.
+        ``{"studies": [{"study", "outputs", "cine", "left_out"}], "left_out": [{"study", "why"}]}``.
 
     Raises:
         OSError: A file cannot be written.
@@ -412,7 +413,16 @@ def _segment_views(
             progress(number + 1, len(work), f"{view.name}, phase {phase + 1} of {view.phases}")
     for path in stale:
         path.unlink(missing_ok=True)
-    return {"outputs": outputs, "cine": [c for c in map(partial(cine_summary, outputs), views) if c]}
+    left_out = [{"view": v.name, "why": _why_not(v, segmenter.card)} for v in study.views if v not in views]
+    cine = [c for c in map(partial(cine_summary, outputs), views) if c]
+    return {"outputs": outputs, "cine": cine, "left_out": left_out}
+
+
+def _why_not(view: View, card: Card) -> str:
+    """Why a view is not segmented, in one sentence."""
+    if view.role == UNKNOWN:
+        return f"its role is not known ({view.reason}); name it among the roles in the exam's study.json"
+    return f"it is {view.role}, and the model has learned {', '.join(card.roles)}"
 
 
 def _check_file(file: Path) -> None:

@@ -12,6 +12,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +23,7 @@ from .jobs import Cancelled
 from .jobs import Reporter
 from .jobs import SettingsError
 from .studies.handover import HANDOVER_FILE
+from .studies.study import unread
 
 INSPECT_FILE = "inspect.json"
 PROBE_FILE = "probe.json"
@@ -139,15 +141,30 @@ def segment(
     if not cohort:
         study = read_study(Path(input), labels_suffix=labels_suffix, progress=_tell(reporter))
         document = segment_study(segmenter, study, Path(out), _tell(reporter))
+        _warn(reporter, left_out(document))
         jobs.write_json(_folder(reporter) / RESULT_FILE, document)
         _forget(reporter, Path(input))
         return f"Segmented {input} into {len(document['outputs'])} files"
     found = read_cohort(Path(cohort), labels_suffix=labels_suffix, progress=_tell(reporter))
+    for items in (found.irregularities, *(study.irregularities for study in found.studies)):
+        _warn(reporter, unread(items))
     document = segment_cohort(segmenter, found, Path(out), _tell(reporter))
-    for item in document["left_out"]:
-        reporter.event("warning", message=f"{item['study']} is left out: {item['why']}")
+    _warn(reporter, left_out(document))
     jobs.write_json(_folder(reporter) / RESULT_FILE, document)
     return f"Segmented {len(document['studies'])} exams into {out}"
+
+
+def left_out(document: Mapping[str, Any]) -> list[str]:
+    """What a result lacks, a sentence each: studies of a cohort, and views of the others or of the one study."""
+    found = [f"{i.get('study') or i['view']} is left out: {i['why'].rstrip('.')}." for i in document["left_out"]]
+    for study in document.get("studies", ()):
+        found += [f"{study['study']}: {sentence}" for sentence in (left_out(study) if "left_out" in study else ())]
+    return found
+
+
+def _warn(reporter: Reporter, sentences: Iterable[str]) -> None:
+    for sentence in sentences:
+        reporter.event("warning", message=sentence)
 
 
 def _forget(reporter: Reporter, handed_over: Path) -> None:
@@ -159,8 +176,9 @@ def _forget(reporter: Reporter, handed_over: Path) -> None:
 def planes(reporter: Reporter, model: str, input: str, device: str = "auto", labels_suffix: str = "_seg") -> str:  # noqa: A002
     """Predicts the planes of a study; the document is the one of ``planes --json``."""
     from .planning import plan
+    from .studies import read_study
 
-    document = plan(Path(model), Path(input), device, labels_suffix=labels_suffix)
+    document = plan(Path(model), read_study(Path(input), labels_suffix=labels_suffix), device)
     jobs.write_json(_folder(reporter) / RESULT_FILE, document)
     _forget(reporter, Path(input))
     return f"Found {len(document['planes'])} planes of {input}"
@@ -189,8 +207,10 @@ def anomalies(
 ) -> str:
     """Writes maps of what looks unlike the pretraining's exams; the document is the one of ``anomalies --json``."""
     from .anomalies import find
+    from .studies import read_study
 
-    document = find(Path(model), Path(input), Path(out), device, labels_suffix, _tell(reporter))
+    exam = read_study(Path(input), labels_suffix=labels_suffix)
+    document = find(Path(model), exam, Path(out), device, _tell(reporter))
     jobs.write_json(_folder(reporter) / RESULT_FILE, document)
     _forget(reporter, Path(input))
     return f"Looked for anomalies on {len(document['views'])} views of {input}"

@@ -281,7 +281,7 @@ def test_as_a_job_it_leaves_the_same_document(trained: Path, tmp_path: Path) -> 
     assert said == f"Looked for anomalies on 3 views of {exam}"
     files = [Path(v["file"]).name for v in document["views"]]
     assert files == ["map.nii.gz", "map_2ch.nii.gz", "map_4ch.nii.gz"]
-    assert document == {**find(trained, exam, tmp_path / "map.nii.gz"), "study": str(exam)}
+    assert document == find(trained, read_study(exam), tmp_path / "map.nii.gz")
 
 
 def test_slices_that_form_no_volume_get_a_file_each(trained: Path, tmp_path: Path) -> None:
@@ -307,13 +307,13 @@ def test_a_model_that_has_not_learned_it_says_so(tmp_path: Path, capsys: pytest.
     assert main(["anomalies", "--model", str(path), str(exam), "--out", str(tmp_path / "map.nii.gz")]) == 2
     assert capsys.readouterr().err.strip().count("\n") == 0
     with pytest.raises(ModelError, match="pretrained with --pretext distortions"):
-        find(path, exam, tmp_path / "map.nii.gz")
+        find(path, read_study(exam), tmp_path / "map.nii.gz")
     assert not list(tmp_path.glob("map*"))
 
 
 def test_an_output_of_another_kind_is_refused(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"must end in \.nii\.gz or \.mha, or be a folder"):
-        find(trained, tmp_path, tmp_path / "map.nrrd")
+        find(trained, toy_study(0), tmp_path / "map.nrrd")
 
 
 def test_a_map_is_not_written_over_its_image(trained: Path, tmp_path: Path) -> None:
@@ -322,7 +322,7 @@ def test_a_map_is_not_written_over_its_image(trained: Path, tmp_path: Path) -> N
     for path in before:
         if path.name.endswith(".nii.gz"):
             with pytest.raises(StudyError, match="a file of the exam itself, which would be lost"):
-                find(trained, exam, path)
+                find(trained, read_study(exam), path)
     assert {path: path.read_bytes() for path in exam.iterdir()} == before
 
 

@@ -483,7 +483,7 @@ def test_a_model_or_a_study_that_cannot_be_used_is_refused(model: Path, tmp_path
     card = Card("pretrained", plain(Network(widths=(4, 8, 8))), {"pixel": {"positions": 10}, "image": {}}, plain(GRID))
     save_model(other, TaskUNet((4, 8, 8), {"positions": 10}, {}), card)
     with pytest.raises(ModelError, match="--pretext crossings"):
-        plan(other, exam)
+        plan(other, read_study(exam))
     assert main(["planes", "--model", str(other), str(exam)]) == 2
     assert main(["planes", "--model", str(model), str(exam), "--hosts", "cor"]) == 2
 
@@ -525,6 +525,20 @@ def test_a_refined_plane_is_better_than_any_beside_it() -> None:
     assert plane_errors(normal, point, guest, None)[0] < 3
 
 
+def test_what_could_not_be_read_of_an_exam_is_told(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exam = write_toy_cohort(tmp_path / "cohort", 1) / "toy-000"
+    (exam / "2ch.nii.gz").write_bytes((exam / "2ch.nii.gz").read_bytes()[:200])
+    assert main(["planes", "--model", str(model), str(exam), "--device", "cpu"]) == 0
+    assert "2ch.nii.gz" in capsys.readouterr().err
+
+
+def test_planes_that_were_not_found_are_named_in_the_table_of_a_cohort() -> None:
+    study = {"study": "heart-1", "planes": [], "not_found": [{"role": "2ch", "reason": "too few slices"}]}
+    assert "heart-1: 2ch not found: too few slices" in planning.cohort_table({"studies": [study], "roles": {}})
+
+
 def test_a_role_that_is_none_is_refused_by_its_name(model: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="'banana'"):
-        plan(model, write_toy_cohort(tmp_path / "cohort", 1) / "toy-000", "cpu", ["sax", "banana"])
+        plan(model, read_study(write_toy_cohort(tmp_path / "cohort", 1) / "toy-000"), "cpu", ["sax", "banana"])

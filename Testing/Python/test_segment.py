@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from SSLEngine import tasks
 from SSLEngine.finetuning import label_names
 from SSLEngine.geometry import Plane
 from SSLEngine.measure import evaluate
@@ -322,6 +323,18 @@ def test_other_views_and_phases_are_named_beside_the_first(tmp_path: Path) -> No
     document = segment_study(both, toy_study(0, phases=2), tmp_path / "a.b.seg.nrrd")
     names = ["a.b.seg.nrrd", "a.b_phase001.seg.nrrd", "a.b_2ch.seg.nrrd", "a.b_2ch_phase001.seg.nrrd"]
     assert [Path(o["file"]).name for o in document["outputs"]] == names
+
+
+def test_views_that_are_not_segmented_are_told(tmp_path: Path) -> None:
+    study = toy_study(0)
+    others = [view for view in study.views if view.role != "sax"]
+    others[0].role, others[0].reason = "unknown", "it is seen from nowhere"
+    document = segment_study(segmenter(), study, tmp_path / "out.seg.nrrd")
+    assert [o["view"] for o in document["outputs"]] == ["sax"]
+    first, second = tasks.left_out(document)
+    assert first.startswith(f"{others[0].name} is left out: its role is not known (it is seen from nowhere)")
+    assert "study.json" in first
+    assert second == f"{others[1].name} is left out: it is {others[1].role}, and the model has learned sax."
 
 
 def write_nnunet(cohort: Path, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,6 +53,11 @@ class Irregularity:
 def where_and_what(where: str, what: str) -> str:
     """A remark about a place without naming the place twice."""
     return what.removesuffix(".") if what.startswith(where) else f"{where}: {what}"
+
+
+def unread(irregularities: Iterable[Irregularity]) -> list[str]:
+    """What could not be read, a sentence each: a result is of the rest."""
+    return [f"{i.told}; {i.consequence}." for i in irregularities if not i.costs_labels and "left out" in i.consequence]
 
 
 @dataclass(eq=False)
