@@ -312,7 +312,7 @@ def test_scores(segmenter: Segmenter, studies: Sequence[Study]) -> dict[str, Any
                 truth = view.labels(phase)
                 if truth is None or not truth.any():
                     continue
-                labels = segmenter.segment(study, view, phase).labels
+                labels = np.where(truth < 0, 0, segmenter.segment(study, view, phase).labels)
                 found = {e["name"]: (labels == e["value"], truth == e["value"]) for e in segmenter.card.labels}
                 overlaps = {n: dice(a, b) for n, (a, b) in found.items() if b.any()}
                 cases.append({"study": study.name, "view": view.name, "phase": phase, "dice": overlaps})

@@ -123,6 +123,9 @@ def finetune_run(
     """
     watched_names = {s.name for s in watched}
     learned = labelled_slices(slices, chosen)
+    if not len(learned):
+        msg = f"No slice in {settings.data.path} has labels that leave nothing open; draw at least one as a whole."
+        raise StudyError(msg)
     known = slices.labels[slices.label_row[learned.to(slices.device)]]
     colours = [structure(name, value).colour for value, name in names.items()]
     target = Segmentation(len(names), colours, class_weights(known, len(names)))
@@ -243,9 +246,8 @@ def label_names(studies: Sequence[Study], known: Mapping[int, str], settings: Fi
             for phase in range(view.phases if view.labelled else 0):
                 labels = view.labels(phase)
                 if labels is not None:
-                    values.update(int(v) for v in torch.from_numpy(labels).unique())
+                    values.update(int(v) for v in torch.from_numpy(labels).unique() if v > 0)
     given.update({int(v): n for v, n in settings.label_names.items()})
-    values.discard(0)
     if not values:
         msg = f"The label maps in {settings.data.path} are empty; draw at least one structure."
         raise StudyError(msg)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ from .geometry import Plane
 from .structures import structure
 from .structures import unnamed
 from .studies import StudyError
+from .studies.cohort import NNUNET_LABELS
+from .studies.cohort import ignored_value
 from .studies.cohort import names_of
 from .studies.labels import LabelFile
 from .studies.labels import image_name
@@ -81,12 +84,14 @@ class Comparison:
         reference: The same shape.
         pairs: Structure name to (its values in predicted, its values in reference).
         spacing: mm along slices, rows, columns.
+        others: What is shown in predicted, and in reference, and belongs to no pair.
     """
 
     predicted: npt.NDArray[np.int16]
     reference: npt.NDArray[np.int16]
     pairs: Mapping[str, tuple[list[int], list[int]]]
     spacing: tuple[float, float, float]
+    others: tuple[list[str], list[str]]
 
     def scores(self) -> dict[str, dict[str, float | None]]:
         """By structure: dice, hd95_mm, assd_mm, predicted_ml, reference_ml."""
@@ -121,12 +126,22 @@ def compare_files(predicted: Path, reference: Path, phase: int = 0) -> Compariso
         )
         raise StudyError(msg)
     labels = a.on(planes, own_phase), b.on(planes, phase)
+    ignored = ignored_value(names_of(b))
+    if ignored is not None:
+        # What nobody has drawn is compared with nothing.
+        for drawn in labels:
+            drawn[labels[1] == ignored] = 0
     for path, drawn in zip((predicted, reference), labels, strict=True):
         count = len(_values(drawn))
         if count > MAX_LABEL_VALUE:
             msg = f"{path} holds {count} different values: it is an image; give the label map that belongs to it."
             raise StudyError(msg)
-    return Comparison(labels[0], labels[1], match_structures(a, b, *labels), _spacing(planes))
+    pairs = match_structures(a, b, *labels)
+    others = [
+        _rest(file, drawn, {value for pair in pairs.values() for value in pair[side]})
+        for side, (file, drawn) in enumerate(zip((a, b), labels, strict=True))
+    ]
+    return Comparison(labels[0], labels[1], pairs, _spacing(planes), (others[0], others[1]))
 
 
 def _spacing(planes: Sequence[Plane]) -> tuple[float, float, float]:
@@ -139,6 +154,12 @@ def _spacing(planes: Sequence[Plane]) -> tuple[float, float, float]:
 
 def _values(labels: npt.NDArray[np.int16]) -> list[int]:
     return [int(v) for v in np.unique(labels) if v]
+
+
+def _rest(file: LabelFile, labels: npt.NDArray[np.int16], used: Collection[int]) -> list[str]:
+    """Names of what is drawn beside the values that are used."""
+    names = names_of(file)
+    return [names.get(value, unnamed(value)) for value in _values(labels) if value not in used]
 
 
 def match_structures(
@@ -171,8 +192,9 @@ def match_structures(
 def _structures(file: LabelFile) -> dict[str, list[int]]:
     """Values of each structure that has a name, of itself or by the exam or dataset that it lies in."""
     found: dict[str, list[int]] = {}
-    for value, name in names_of(file).items():
-        if name != unnamed(value):
+    names = names_of(file)
+    for value, name in names.items():
+        if name != unnamed(value) and value != ignored_value(names):
             found.setdefault(structure(name, value).name, []).append(value)
     return found
 
@@ -186,7 +208,8 @@ def evaluate(predicted: Path, reference: Path, labels_suffix: str = "_seg") -> d
         fraction of the LV cavity. ``"unpaired": {"predicted": [...], "reference": [...]}`` names the files of two
         folders that have no partner, where there are any; ``"missing_phases": [{"predicted", "reference", "phases"}]``
         the labelled phases of a cine that the prediction lacks. Without one of them no ejection fraction is given: it
-        may be ED or ES.
+        may be ED or ES. ``"not_compared": {"predicted": [...], "reference": [...]}`` names what one side shows and the
+        other does not know.
 
     Raises:
         StudyError: Nothing can be compared.
@@ -195,10 +218,13 @@ def evaluate(predicted: Path, reference: Path, labels_suffix: str = "_seg") -> d
     cines = [(a, b, *_phases(a, b)) for a, b in pairs]
     files: list[dict[str, Any]] = []
     slices = 0
+    others: tuple[dict[str, None], dict[str, None]] = ({}, {})
     for _, b, found, _ in cines:
         for phase, a in found.items():
             compared = compare_files(a, b, phase)
             slices = len(compared.reference)
+            for names, shown in zip(others, compared.others, strict=True):
+                names.update(dict.fromkeys(shown))
             files.append({"predicted": str(a), "reference": str(b), "phase": phase, "structures": compared.scores()})
     missing = [{"predicted": str(a), "reference": str(b), "phases": lacked} for a, b, _, lacked in cines if lacked]
     structures = _means([f["structures"] for f in files])
@@ -207,6 +233,8 @@ def evaluate(predicted: Path, reference: Path, labels_suffix: str = "_seg") -> d
     document: dict[str, Any] = {"structures": structures, "mean_dice": mean, "files": files}
     if any(unpaired.values()):
         document["unpaired"] = unpaired
+    if any(others):
+        document["not_compared"] = {"predicted": list(others[0]), "reference": list(others[1])}
     if missing:
         return {**document, "missing_phases": missing}
     # The area of one slice is no volume of a ventricle.
@@ -225,7 +253,12 @@ def left_out(document: Mapping[str, Any]) -> list[str]:
     lines += [f"{path} is left out: no reference has its name." for path in unpaired["predicted"]]
     lines += [f"{path} is left out: no prediction has its name." for path in unpaired["reference"]]
     more = len(lines) - MAX_TOLD
-    return [*lines[:MAX_TOLD], f"{more} more are left out; --json names all."] if more > 0 else lines
+    lines = [*lines[:MAX_TOLD], f"{more} more are left out; --json names all."] if more > 0 else lines
+    others = document.get("not_compared", {"predicted": [], "reference": []})
+    for side, other in (("predicted", "reference"), ("reference", "prediction")):
+        if others[side]:
+            lines.append(f"Not compared, as no {other} has it: {', '.join(others[side])} ({side}).")
+    return lines
 
 
 def paired_files(predicted: Path, reference: Path, suffix: str) -> tuple[list[tuple[Path, Path]], dict[str, list[str]]]:
@@ -256,12 +289,16 @@ def paired_files(predicted: Path, reference: Path, suffix: str) -> tuple[list[tu
 
 
 def _label_files(folder: Path, suffix: str) -> dict[str, Path]:
+    """The label files of a folder by the names of their images; all its volumes where none is named as one.
+
+    Of an nnU-Net dataset they are those in its folder of labels.
+    """
+    folder = folder / NNUNET_LABELS if (folder / NNUNET_LABELS).is_dir() else folder
+    # Later phases are found beside the first one.
+    later = re.compile(r"_phase\d{3}\.seg\.nrrd", re.IGNORECASE)
+    volumes = [path for path in sorted(folder.rglob("*")) if volume_extension(path) and not later.search(path.name)]
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        # Later phases are found beside the first one.
-        later = re.search(r"_phase\d{3}\.seg\.nrrd$", path.name, re.IGNORECASE)
-        if not volume_extension(path) or later or not (is_label_file(path, suffix) or not suffix):
-            continue
+    for path in [path for path in volumes if is_label_file(path, suffix) or not suffix] or volumes:
         name = str(path.relative_to(folder).with_name(image_name(path, suffix)))
         if name in found:
             msg = f"{found[name]} and {path} are labels of one name, '{name}'; remove or rename one of them."

@@ -342,7 +342,10 @@ def study_records(
             images = standardise(view.pixels(phase), grid.clip_percent)
             for k in wanted:
                 image = resample(torch.from_numpy(images[k : k + 1]), view.planes[k], hosts[k])[0]
-                truth = None if labels is None else _class_map(labels[k], view.planes[k], hosts[k], classes)
+                # A slice on which something is left open (below 0) teaches nothing.
+                truth = None
+                if labels is not None and labels[k].min() >= 0:
+                    truth = _class_map(labels[k], view.planes[k], hosts[k], classes)
                 info = SliceInfo(study.name, study.subject, view.role, view.name, k, phase, truth is not None)
                 yield Record(info, image.numpy().astype(np.float16), truth, boxes[k], described[k])
 

@@ -317,6 +317,46 @@ def test_names_of_files_in_capitals_are_paired_too(tmp_path: Path) -> None:
     assert evaluate(tmp_path / "pred", tmp_path / "ref")["mean_dice"] == 1.0
 
 
+@pytest.mark.parametrize("reference", ["raw", "raw/labelsTr"])
+@pytest.mark.parametrize("ending", [".nii.gz", ".seg.nrrd"])
+def test_an_nnunet_dataset_is_a_reference_as_it_is(tmp_path: Path, reference: str, ending: str) -> None:
+    labels = box((3, 8, 10), (7, 16, 26))
+    (tmp_path / "pred").mkdir()
+    for case in ("heart_1", "heart_2"):
+        write(tmp_path / "raw" / "imagesTr" / f"{case}_0000.nii.gz", 300 * labels)
+        write(tmp_path / "raw" / "labelsTr" / f"{case}.nii.gz", labels)
+        if ending == ".nii.gz":
+            write(tmp_path / "pred" / f"{case}{ending}", labels)
+        else:
+            write_named(tmp_path / "pred" / f"{case}{ending}", labels, {1: "LV cavity"})
+    (tmp_path / "raw" / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "LV": 1}}))
+    found = evaluate(tmp_path / "pred", tmp_path / reference)
+    assert [Path(f["reference"]).name for f in found["files"]] == ["heart_1.nii.gz", "heart_2.nii.gz"]
+    assert {n: s["dice"] for n, s in found["structures"].items()} == {"LV cavity": 1.0}
+
+
+def test_what_is_to_be_ignored_is_compared_with_nothing(tmp_path: Path) -> None:
+    cavity, open_ = box((3, 8, 10), (7, 16, 26)), box((3, 18, 10), (7, 22, 26))
+    write(tmp_path / "raw" / "labelsTr" / "heart.nii.gz", cavity + 2 * open_)
+    (tmp_path / "raw" / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "LV": 1, "ignore": 2}}))
+    write_named(tmp_path / "pred" / "heart.seg.nrrd", cavity | open_, {1: "LV cavity"})
+    found = evaluate(tmp_path / "pred", tmp_path / "raw")
+    assert {n: s["dice"] for n, s in found["structures"].items()} == {"LV cavity": 1.0}
+    assert "not_compared" not in found
+
+
+def test_what_the_other_side_does_not_know_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cavity, more = box((3, 8, 10), (7, 16, 26)), box((3, 18, 10), (7, 22, 26))
+    predicted = write_named(tmp_path / "p.seg.nrrd", cavity + 2 * more, {1: "LV cavity", 2: "Aorta"})
+    reference = write_named(tmp_path / "r.seg.nrrd", cavity + 5 * more, {1: "LV cavity"})
+    assert main(["evaluate", "--predicted", str(predicted), "--reference", str(reference), "--json"]) == 0
+    told = capsys.readouterr()
+    document = json.loads(told.out)
+    assert list(document["structures"]) == ["LV cavity"]
+    assert document["not_compared"] == {"predicted": ["Aorta"], "reference": []}
+    assert told.err.strip() == "Not compared, as no reference has it: Aorta (predicted)."
+
+
 def test_files_without_a_partner_are_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     labels = box((3, 8, 10), (7, 16, 26))
     write(tmp_path / "pred" / "a_seg.nii.gz", labels)

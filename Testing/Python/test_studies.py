@@ -19,6 +19,8 @@ from exam_maker import plane
 from exam_maker import write_series
 from SSLEngine.geometry import Plane
 from SSLEngine.geometry import planes_of_affine
+from SSLEngine.settings import Grid
+from SSLEngine.slices import study_records
 from SSLEngine.studies import Study
 from SSLEngine.studies import StudyError
 from SSLEngine.studies import View
@@ -516,6 +518,30 @@ def test_the_regions_of_an_nnunet_dataset_are_told(tmp_path: Path) -> None:
     cohort = read_cohort(tmp_path)
     assert cohort.label_names == {1: "LV cavity"}
     assert ["whole heart" in i.what for i in cohort.irregularities] == [True]
+
+
+def test_slices_with_nnunets_ignore_label_are_not_labelled(tmp_path: Path) -> None:
+    values = (random_pixels() % 3).astype(np.uint8)
+    values[1, 0, 0] = 3
+    write(random_pixels(), tmp_path / "imagesTr" / "case_0000.nii.gz")
+    write(values, tmp_path / "labelsTr" / "case.nii.gz")
+    labels = {"background": 0, "LV cavity": 1, "LV myocardium": 2, "ignore": 3}
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
+    cohort = read_cohort(tmp_path)
+    assert cohort.label_names == {1: "LV cavity", 2: "LV myocardium"}
+    assert ["ignored" in i.what for i in cohort.irregularities] == [True]
+    (study,) = cohort.studies
+    study.views[0].role = "sax"
+    records = list(study_records(study, [], Grid(spacing_mm=2.0, patch=32), [1, 2]))
+    assert [r.info.labelled for r in records] == [k != 1 for k in range(len(values))]
+    assert all(r.labels is None or r.labels.max() <= 2 for r in records)
+
+
+def test_a_misspelt_key_of_study_json_is_told(tmp_path: Path) -> None:
+    write(random_pixels(), tmp_path / "a.nii.gz")
+    (tmp_path / "study.json").write_text(json.dumps({"role": {"a": "sax"}, "scanner": "X", "organ": "heart"}))
+    told = [i for i in read_study(tmp_path).irregularities if "study.json" in i.where]
+    assert [(i.what, i.consequence) for i in told] == [("it has a key 'role', like 'roles'", "the entry has no effect")]
 
 
 def numbered(folder: Path, names: dict[int, str], values: Any) -> None:

@@ -47,6 +47,7 @@ from .volumes import volume_extension
 NNUNET_IMAGES = "imagesTr"
 NNUNET_LABELS = "labelsTr"
 NNUNET_FILE = "dataset.json"
+NNUNET_IGNORED = "ignore"
 
 
 @dataclass
@@ -266,7 +267,7 @@ def _renumbered(read: Callable[[int], Labels | None], numbers: Mapping[int, int]
 
     def labels(phase: int) -> Labels | None:
         found = read(phase)
-        return None if found is None else table[found]
+        return None if found is None else np.where(found < 0, found, table[found])
 
     return labels
 
@@ -300,6 +301,12 @@ def _read_nnunet(path: Path, images: Path, options: _Options, progress: Progress
     for file in _volumes_in(images):
         channel = CHANNEL.fullmatch(stem(file))
         cases.setdefault(channel["case"] if channel else stem(file), []).append(file)
+    ignored = ignored_value(cohort.label_names)
+    if ignored is not None:
+        del cohort.label_names[ignored]
+        what = f"the label {ignored} is to be ignored"
+        so = "slices that hold it count as not labelled"
+        cohort.irregularities.append(Irregularity(str(root / NNUNET_FILE), what, so))
     for number, (case, files) in enumerate(cases.items()):
         if progress:
             progress(number, len(cases), case)
@@ -307,11 +314,13 @@ def _read_nnunet(path: Path, images: Path, options: _Options, progress: Progress
         if len(files) > 1:
             what = f"case {case} has {len(files)} channels"
             cohort.irregularities.append(Irregularity(str(files[0]), what, "only the first channel is read"))
-        _add_nnunet_case(cohort, study, files[0], labels.get(case), options)
+        _add_nnunet_case(cohort, study, files[0], labels.get(case), options, ignored)
     return cohort
 
 
-def _add_nnunet_case(cohort: Cohort, study: Study, image: Path, labels: Path | None, options: _Options) -> None:
+def _add_nnunet_case(
+    cohort: Cohort, study: Study, image: Path, labels: Path | None, options: _Options, ignored: int | None
+) -> None:
     try:
         fill_study(study, (), [image], "", options.frame_of_reference, options.organ, given_labels=labels)
     except StudyError as error:
@@ -321,7 +330,24 @@ def _add_nnunet_case(cohort: Cohort, study: Study, image: Path, labels: Path | N
         view.name = study.name
         if view.labelled:
             view.label_names = dict(cohort.label_names)
+            if view.read_labels is not None and ignored is not None:
+                view.read_labels = _left_open(view.read_labels, ignored)
     cohort.studies.append(study)
+
+
+def _left_open(read: Callable[[int], Labels | None], value: int) -> Callable[[int], Labels | None]:
+    """Labels of which one value is below 0 instead."""
+
+    def labels(phase: int) -> Labels | None:
+        found = read(phase)
+        return None if found is None else np.where(found == value, np.int16(-1), found)
+
+    return labels
+
+
+def ignored_value(names: Mapping[int, str]) -> int | None:
+    """The label value that nnU-Net leaves out of training and scores, if there is one."""
+    return next((value for value, name in names.items() if name.lower() == NNUNET_IGNORED), None)
 
 
 def _nnunet_labels(path: Path, problems: list[Irregularity]) -> dict[int, str]:

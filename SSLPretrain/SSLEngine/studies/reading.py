@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import json
 import os
@@ -11,6 +12,7 @@ from collections.abc import Iterable
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,7 @@ class Overrides:
     group: str | None = None
     subject: str | None = None
     side: str | None = None
+    misspelt: dict[str, str] = field(default_factory=dict)
 
 
 def read_study(
@@ -451,7 +454,10 @@ def _checked_overrides(path: Path, raw: Any) -> Overrides:
     if raw.get("side", "left") not in ("left", "right"):
         raise fail("side", "left or right", raw["side"])
     texts = {key: raw[key] for key in ("organ", "group", "subject", "side") if key in raw}
-    return Overrides(dict(roles), {int(v): n for v, n in labels.items()}, **texts)
+    known = [f.name for f in fields(Overrides) if f.name != "misspelt"]
+    alike = {key: difflib.get_close_matches(key.lower(), known, 1, 0.7) for key in raw if key not in known}
+    misspelt = {key: close[0] for key, close in alike.items() if close}
+    return Overrides(dict(roles), {int(v): n for v, n in labels.items()}, misspelt=misspelt, **texts)
 
 
 def _apply(study: Study, overrides: Overrides, organ: str | None) -> None:
@@ -462,9 +468,11 @@ def _apply(study: Study, overrides: Overrides, organ: str | None) -> None:
             view.role, view.reason, view.doubt = role, f"{OVERRIDES_FILE} says so", ""
         if view.labelled and overrides.labels:
             view.label_names = {**view.label_names, **overrides.labels}
-    for name in sorted(set(overrides.roles) - {v.name for v in study.views}):
-        where, what = str(study.path / OVERRIDES_FILE), f"it names a view that is not there: {name[:60]}"
-        study.irregularities.append(Irregularity(where, what, "the entry has no effect"))
+    idle = [f"it has a key '{key[:60]}', like '{known}'" for key, known in overrides.misspelt.items()]
+    absent = sorted(set(overrides.roles) - {v.name for v in study.views})
+    idle += [f"it names a view that is not there: {name[:60]}" for name in absent]
+    where = str(study.path / OVERRIDES_FILE)
+    study.irregularities += [Irregularity(where, what, "the entry has no effect") for what in idle]
     given = [r for r in overrides.roles.values() if r != UNKNOWN]
     if overrides.organ is None and organ is None and given:
         study.organ = "knee" if given[0] in KNEE_ROLES else "heart"

@@ -101,7 +101,10 @@ class View:
         return self.read_pixels(phase)
 
     def labels(self, phase: int = 0) -> npt.NDArray[np.int16] | None:
-        """Label map of one phase, int16, ``(slices, rows, columns)``; None where there is none."""
+        """Label map of one phase, int16, ``(slices, rows, columns)``; None where there is none.
+
+        It is below 0 where a person has left open what is there.
+        """
         return None if self.read_labels is None else self.read_labels(phase)
 
     @property
