@@ -6,6 +6,7 @@ import html
 import json
 import struct
 from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,13 @@ def can_find_anomalies(card: Mapping[str, Any]) -> bool:
     return card.get("kind") == "pretrained" and "distortions" in card.get("pretexts", {})
 
 
+def _made_from(subjects: Sequence[str], seed: object) -> str:
+    if not subjects:
+        return ""
+    text = _("1 subject, seed {seed}") if len(subjects) == 1 else _("{count} subjects, seed {seed}")
+    return text.format(count=len(subjects), seed=seed)
+
+
 def describe(card: Mapping[str, Any]) -> str:
     """The card as a few lines of HTML."""
     kind, what = _("Pretrained; fine-tune it before it can segment"), ""
@@ -77,11 +85,7 @@ def describe(card: Mapping[str, Any]) -> str:
         _("Spacing"): f"{grid['spacing_mm']:g} mm" if "spacing_mm" in grid else "",
         _("Learned before"): ", ".join(card.get("pretexts", {})),
         _("Scores"): ", ".join(scores[:4]),
-        _("Learned from"): _("subjects: {count}, seed {seed}").format(
-            count=len(subjects), seed=provenance.get("seed", "?")
-        )
-        if subjects
-        else "",
+        _("Made from"): _made_from(subjects, provenance.get("seed", "?")),
     }
     cells = [f"<b>{html.escape(name)}</b> {html.escape(str(value))}".rstrip() for name, value in rows.items()]
     filled = [cell for cell, value in zip(cells, rows.values(), strict=True) if value or cell is cells[0]]
