@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import vtk
-from vtkmodules.util.numpy_support import numpy_to_vtk
+from vtkmodules.util.numpy_support import get_vtk_array_type
 from vtkmodules.util.numpy_support import vtk_to_numpy
 
 from SSLEngine.geometry import Plane
@@ -263,12 +263,13 @@ def _volume_node(
 def image_data(array: npt.NDArray[Any]) -> Any:
     """An array ``(slices, rows, columns)`` as vtkImageData; whole float numbers become 16 bit, as scanners store."""
     # Slice by slice, as the first with a fraction settles it.
-    if array.dtype.kind == "f" and array.size and all(_short(part) for part in array):
-        array = array.astype(np.int16)
+    short = array.dtype.kind == "f" and array.size and all(_short(part) for part in array)
     slices, rows, columns = array.shape
     image = vtk.vtkImageData()
     image.SetDimensions(columns, rows, slices)
-    image.GetPointData().SetScalars(numpy_to_vtk(np.ascontiguousarray(array).ravel(), deep=True))
+    image.AllocateScalars(get_vtk_array_type(np.dtype(np.int16) if short else array.dtype), 1)
+    # Into the image at once: a second copy of a large one takes the window's turn.
+    vtk_to_numpy(image.GetPointData().GetScalars()).reshape(array.shape)[...] = array
     return image
 
 
