@@ -653,9 +653,11 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--labels-suffix", default="_seg")
 
     sub = verb("evaluate", evaluate)
-    sub.add_argument("--predicted", required=True, metavar="A")
-    sub.add_argument("--reference", required=True, metavar="B")
-    sub.add_argument("--labels-suffix", default="_seg")
+    sub.add_argument("--predicted", required=True, metavar="A", help="label file, or folder of them")
+    sub.add_argument("--reference", required=True, metavar="B", help="the same; an nnU-Net dataset is such a folder")
+    sub.add_argument(
+        "--labels-suffix", metavar="_seg", help="ending of the names of label files; found out where it is not given"
+    )
 
     sub = verb("study-labels", study_labels)
     _training_options(sub)

@@ -34,6 +34,8 @@ from .studies.volumes import volume_extension
 
 Mask = npt.NDArray[np.bool_]
 LV_CAVITY = "LV cavity"
+#: What the names of label files end with where nothing else is asked for.
+LABELS_SUFFIX = "_seg"
 #: Lines about what was not compared; the others are counted.
 MAX_TOLD = 5
 
@@ -199,8 +201,14 @@ def _structures(file: LabelFile) -> dict[str, list[int]]:
     return found
 
 
-def evaluate(predicted: Path, reference: Path, labels_suffix: str = "_seg") -> dict[str, Any]:
+def evaluate(predicted: Path, reference: Path, labels_suffix: str | None = None) -> dict[str, Any]:
     """Compares a file with a file, or the files of two folders by name.
+
+    Args:
+        predicted: A label file or a folder of them; of an nnU-Net dataset the root or ``labelsTr``.
+        reference: The same.
+        labels_suffix: What the names of label files end with, nothing where all volumes are labels. Where it is not
+            given, each folder's names tell: ``_seg`` or, if no file is named as labels, nothing.
 
     Returns:
         ``{"structures": {name: {dice, hd95_mm, assd_mm, predicted_ml, reference_ml}}, "mean_dice", "files": [...]}``;
@@ -261,7 +269,9 @@ def left_out(document: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def paired_files(predicted: Path, reference: Path, suffix: str) -> tuple[list[tuple[Path, Path]], dict[str, list[str]]]:
+def paired_files(
+    predicted: Path, reference: Path, suffix: str | None
+) -> tuple[list[tuple[Path, Path]], dict[str, list[str]]]:
     """File pairs to compare: the two files, or the label files of two folders that have the same name.
 
     Returns:
@@ -288,17 +298,18 @@ def paired_files(predicted: Path, reference: Path, suffix: str) -> tuple[list[tu
     return [(sides[0][n], sides[1][n]) for n in shared], {"predicted": alone[0], "reference": alone[1]}
 
 
-def _label_files(folder: Path, suffix: str) -> dict[str, Path]:
-    """The label files of a folder by the names of their images; all its volumes where none is named as one.
-
-    Of an nnU-Net dataset they are those in its folder of labels.
-    """
+def _label_files(folder: Path, suffix: str | None) -> dict[str, Path]:
     folder = folder / NNUNET_LABELS if (folder / NNUNET_LABELS).is_dir() else folder
-    # Later phases are found beside the first one.
-    later = re.compile(r"_phase\d{3}\.seg\.nrrd", re.IGNORECASE)
-    volumes = [path for path in sorted(folder.rglob("*")) if volume_extension(path) and not later.search(path.name)]
+    volumes = [path for path in sorted(folder.rglob("*")) if volume_extension(path)]
+    if suffix is None:
+        # Where no name says that a file holds labels (nnU-Net's labels and predictions), all do.
+        suffix = LABELS_SUFFIX if any(is_label_file(path, LABELS_SUFFIX) for path in volumes) else ""
     found: dict[str, Path] = {}
-    for path in [path for path in volumes if is_label_file(path, suffix) or not suffix] or volumes:
+    for path in volumes:
+        # Later phases are found beside the first one.
+        later = re.search(r"_phase\d{3}\.seg\.nrrd$", path.name, re.IGNORECASE)
+        if later or not (is_label_file(path, suffix) or not suffix):
+            continue
         name = str(path.relative_to(folder).with_name(image_name(path, suffix)))
         if name in found:
             msg = f"{found[name]} and {path} are labels of one name, '{name}'; remove or rename one of them."

@@ -364,7 +364,7 @@ def test_all_exams_of_a_folder_are_segmented_where_evaluation_finds_them(tmp_pat
 
     write_nnunet(cohort, tmp_path / "raw")
     segment_cohort(segmenter(), read_cohort(tmp_path / "raw"), tmp_path / "cases")
-    scores = evaluate(tmp_path / "cases", tmp_path / "raw" / "labelsTr", "")
+    scores = evaluate(tmp_path / "cases", tmp_path / "raw")
     assert len(scores["files"]) == 4
     assert not any(scores.get("unpaired", {}).values())
     assert scores["mean_dice"] > 0.7
