@@ -241,8 +241,10 @@ def evaluate(predicted: Path, reference: Path, labels_suffix: str | None = None)
     document: dict[str, Any] = {"structures": structures, "mean_dice": mean, "files": files}
     if any(unpaired.values()):
         document["unpaired"] = unpaired
-    if any(others):
-        document["not_compared"] = {"predicted": list(others[0]), "reference": list(others[1])}
+    # What one file lacks may have been compared in another.
+    alone = [[name for name in names if structure(name).name not in structures] for names in others]
+    if any(alone):
+        document["not_compared"] = {"predicted": alone[0], "reference": alone[1]}
     if missing:
         return {**document, "missing_phases": missing}
     # The area of one slice is no volume of a ventricle.

@@ -355,6 +355,12 @@ def test_what_the_other_side_does_not_know_is_told(tmp_path: Path, capsys: pytes
     assert list(document["structures"]) == ["LV cavity"]
     assert document["not_compared"] == {"predicted": ["Aorta"], "reference": []}
     assert told.err.strip() == "Not compared, as no reference has it: Aorta (predicted)."
+    for side, name in ((predicted, "pred"), (reference, "ref")):
+        (tmp_path / name).mkdir()
+        side.rename(tmp_path / name / "a.seg.nrrd")
+    write_named(tmp_path / "pred" / "b.seg.nrrd", cavity + 2 * more, {1: "LV cavity", 2: "Aorta"})
+    write_named(tmp_path / "ref" / "b.seg.nrrd", cavity + 2 * more, {1: "LV cavity", 2: "Aorta"})
+    assert "not_compared" not in evaluate(tmp_path / "pred", tmp_path / "ref"), "it is compared in another file"
 
 
 def test_files_without_a_partner_are_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -525,12 +525,15 @@ def test_slices_with_nnunets_ignore_label_are_not_labelled(tmp_path: Path) -> No
     values[1, 0, 0] = 3
     write(random_pixels(), tmp_path / "imagesTr" / "case_0000.nii.gz")
     write(values, tmp_path / "labelsTr" / "case.nii.gz")
+    write(random_pixels(), tmp_path / "imagesTr" / "open_0000.nii.gz")
+    write(np.full_like(values, 3), tmp_path / "labelsTr" / "open.nii.gz")
     labels = {"background": 0, "LV cavity": 1, "LV myocardium": 2, "ignore": 3}
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
     cohort = read_cohort(tmp_path)
     assert cohort.label_names == {1: "LV cavity", 2: "LV myocardium"}
     assert ["ignored" in i.what for i in cohort.irregularities] == [True]
-    (study,) = cohort.studies
+    study, other = cohort.studies
+    assert not other.views[0].labelled
     study.views[0].role = "sax"
     records = list(study_records(study, [], Grid(spacing_mm=2.0, patch=32), [1, 2]))
     assert [r.info.labelled for r in records] == [k != 1 for k in range(len(values))]

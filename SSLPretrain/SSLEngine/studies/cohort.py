@@ -328,21 +328,24 @@ def _add_nnunet_case(
         return
     for view in study.views:
         view.name = study.name
+        if view.labelled and ignored is not None:
+            _leave_open(view, ignored)
         if view.labelled:
             view.label_names = dict(cohort.label_names)
-            if view.read_labels is not None and ignored is not None:
-                view.read_labels = _left_open(view.read_labels, ignored)
     cohort.studies.append(study)
 
 
-def _left_open(read: Callable[[int], Labels | None], value: int) -> Callable[[int], Labels | None]:
-    """Labels of which one value is below 0 instead."""
+def _leave_open(view: View, value: int) -> None:
+    """Makes one label value of a view below 0; a view without a slice that is free of it counts as not labelled."""
+    read = view.read_labels
 
     def labels(phase: int) -> Labels | None:
-        found = read(phase)
+        found = read(phase) if read is not None else None
         return None if found is None else np.where(found == value, np.int16(-1), found)
 
-    return labels
+    drawn = [found for found in map(labels, range(view.phases)) if found is not None]
+    whole = any((found.min((1, 2)) >= 0).any() for found in drawn)
+    view.read_labels = labels if whole else None
 
 
 def ignored_value(names: Mapping[int, str]) -> int | None:
