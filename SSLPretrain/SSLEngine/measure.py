@@ -183,12 +183,16 @@ def match_structures(
             msg = f"{a.header.path} and {b.header.path} share no structure by name; check that they belong together."
             raise StudyError(msg)
         named = {n: (names_a.get(n, []), values) for n, values in names_b.items()}
-        return {n: (p, r) for n, (p, r) in named.items() if p or not set(r).isdisjoint(present)}
+        found = {n: (p, r) for n, (p, r) in named.items() if p or not set(r).isdisjoint(present)}
+        # What neither names is known by its value, as in training.
+        bare = {*names_of(a), *_values(a_labels)} - {v for values in names_a.values() for v in values}
+        bare &= {*present} - {v for values in names_b.values() for v in values}
+        return found | {unnamed(v): ([v], [v]) for v in sorted(bare)}
     name_of = {v: n for n, values in (names_a or names_b).items() for v in values}
-    found: dict[str, list[int]] = {}
+    by_value: dict[str, list[int]] = {}
     for v in present or sorted({*name_of, *_values(a_labels)}):
-        found.setdefault(name_of.get(v, unnamed(v)), []).append(v)
-    return {n: (values, values) for n, values in found.items()}
+        by_value.setdefault(name_of.get(v, unnamed(v)), []).append(v)
+    return {n: (values, values) for n, values in by_value.items()}
 
 
 def _structures(file: LabelFile) -> dict[str, list[int]]:

@@ -345,6 +345,16 @@ def test_what_is_to_be_ignored_is_compared_with_nothing(tmp_path: Path) -> None:
     assert "not_compared" not in found
 
 
+def test_what_neither_side_names_is_compared_by_value(tmp_path: Path) -> None:
+    cavity, more = box((3, 8, 10), (7, 16, 26)), box((3, 18, 10), (7, 22, 26))
+    predicted = write_named(tmp_path / "p.seg.nrrd", cavity + 5 * more, {1: "LV cavity", 5: "Label 5"})
+    reference = write(tmp_path / "exam" / "sax_seg.nii.gz", cavity + 5 * more)
+    (reference.parent / "study.json").write_text(json.dumps({"labels": {"1": "LV cavity"}}))
+    found = evaluate(predicted, reference)
+    assert {n: s["dice"] for n, s in found["structures"].items()} == {"LV cavity": 1.0, "Label 5": 1.0}
+    assert "not_compared" not in found
+
+
 def test_what_the_other_side_does_not_know_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cavity, more = box((3, 8, 10), (7, 16, 26)), box((3, 18, 10), (7, 22, 26))
     predicted = write_named(tmp_path / "p.seg.nrrd", cavity + 2 * more, {1: "LV cavity", 2: "Aorta"})
