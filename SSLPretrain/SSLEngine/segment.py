@@ -421,7 +421,7 @@ def _segment_views(
 def _why_not(view: View, card: Card) -> str:
     """Why a view is not segmented, in one sentence."""
     if view.role == UNKNOWN:
-        return f"its role is not known ({view.reason}); name it among the roles in the exam's study.json"
+        return f"its role is not known ({view.reason}); choose it in the list of views, or in the exam's study.json"
     return f"it is {view.role}, and the model has learned {', '.join(card.roles)}"
 
 
