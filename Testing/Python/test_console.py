@@ -105,7 +105,9 @@ def test_readme_block(console: dict[str, Any]) -> None:
 class Knowing:
     """Segments with the labels that the exam brings: a network that is always right."""
 
-    card = SimpleNamespace(labels=[label_entry(k, k, name) for k, name in {1: "LV cavity", 2: "LV myocardium"}.items()])
+    card = SimpleNamespace(
+        labels=[label_entry(k, k, name) for k, name in {1: "LV cavity", 2: "LV myocardium"}.items()], roles=["sax"]
+    )
 
     def views(self, study: Study) -> list[View]:
         return study.views[:1]
