@@ -449,7 +449,9 @@ def test_nnunet_raw_dataset(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("images", "labels", "names"), [("imagesTs", "labelsTs", True), ("imagesTr", "labelsTr", True), ("new", "", False)]
 )
-def test_a_folder_of_nnunet_images_is_one_exam_a_case(tmp_path: Path, images: str, labels: str, names: bool) -> None:
+def test_a_folder_of_nnunet_images_is_one_exam_a_case(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: str, labels: str, names: bool
+) -> None:
     for case in ("MM_001", "MM_002", "MM_003"):
         write(random_pixels(), tmp_path / images / f"{case}_0000.nii.gz")
         if labels:
@@ -460,6 +462,13 @@ def test_a_folder_of_nnunet_images_is_one_exam_a_case(tmp_path: Path, images: st
     assert [(s.name, s.subject) for s in cohort.studies] == [(n, n) for n in ("MM_001", "MM_002", "MM_003")]
     assert all(s.views[0].labelled == bool(labels) for s in cohort.studies)
     assert cohort.label_names == ({1: "LV cavity", 2: "RV"} if names else {})
+    # The same from within, where the folder has no name of its own.
+    monkeypatch.chdir(tmp_path / images)
+    if names:
+        inside = read_cohort(Path())
+        assert [(s.name, s.views[0].labels_source) for s in inside.studies] == [
+            (s.name, s.views[0].labels_source) for s in cohort.studies
+        ]
     # Read as one exam all the same, that is told.
     told = [i.what for i in read_study(tmp_path / images).irregularities]
     assert "the names look like those of 3 subjects (MM_001, MM_002, MM_003)" in told

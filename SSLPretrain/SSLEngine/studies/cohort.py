@@ -280,7 +280,8 @@ def nnunet_images(path: Path) -> Path | None:
     """The folder of the images that an nnU-Net dataset is trained on, or a folder of its images itself; else None."""
     if (path / NNUNET_IMAGES).is_dir():
         return path / NNUNET_IMAGES
-    ours = path.name.startswith(NNUNET_IMAGES[:-2]) or (path.absolute().parent / NNUNET_FILE).is_file()
+    here = path.absolute()
+    ours = here.name.startswith(NNUNET_IMAGES[:-2]) or (here.parent / NNUNET_FILE).is_file()
     return path if ours and path.is_dir() and files_by_case(_volumes_in(path)) else None
 
 
@@ -290,9 +291,9 @@ def _volumes_in(folder: Path) -> list[Path]:
 
 def _read_nnunet(path: Path, images: Path, options: _Options, progress: Progress | None) -> Cohort:
     """One study a case: ``imagesTr/<case>_0000.<ext>`` and ``labelsTr/<case>.<ext>``, or the same of another set."""
-    root = images.absolute().parent
-    given = root / images.name.replace(NNUNET_IMAGES[:-2], NNUNET_LABELS[:-2])
-    labels = {stem(file): file for file in _volumes_in(given)} if given != images and given.is_dir() else {}
+    here = images.absolute()
+    root, given = here.parent, here.with_name(here.name.replace(NNUNET_IMAGES[:-2], NNUNET_LABELS[:-2]))
+    labels = {stem(file): file for file in _volumes_in(given)} if given != here and given.is_dir() else {}
     cohort = Cohort(path, [])
     # Images alone need no names of labels.
     if labels or path != images:
