@@ -456,6 +456,8 @@ def test_a_folder_of_nnunet_images_is_one_exam_a_case(
         write(random_pixels(), tmp_path / images / f"{case}_0000.nii.gz")
         if labels:
             write((random_pixels() % 3).astype(np.uint8), tmp_path / labels / f"{case}.nii.gz")
+            # Of something else, and not the images' own.
+            write((random_pixels() % 3).astype(np.uint8), tmp_path / "others" / f"{case}.nii.gz")
     if names:
         (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "LV cavity": 1, "RV": 2}}))
     cohort = read_cohort(tmp_path / images)
