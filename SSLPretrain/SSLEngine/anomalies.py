@@ -215,7 +215,7 @@ def find(
     for number, (view, phase) in enumerate(work):
         found.setdefault(view.name, []).append(detector.look(exam, view, phase))
         if progress:
-            progress(number + 1, len(work), f"{view.name}, phase {phase + 1} of {view.phases}")
+            progress(number + 1, len(work), f"{view.shown}, phase {phase + 1} of {view.phases}")
     described = [
         _described(detector, view, found[view.name], _paths(out, view, first=view is views[0])) for view in views
     ]

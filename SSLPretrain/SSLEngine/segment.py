@@ -410,10 +410,10 @@ def _segment_views(
                 }
             )
         if progress:
-            progress(number + 1, len(work), f"{view.name}, phase {phase + 1} of {view.phases}")
+            progress(number + 1, len(work), f"{view.shown}, phase {phase + 1} of {view.phases}")
     for path in stale:
         path.unlink(missing_ok=True)
-    left_out = [{"view": v.name, "why": _why_not(v, segmenter.card)} for v in study.views if v not in views]
+    left_out = [{"view": v.shown, "why": _why_not(v, segmenter.card)} for v in study.views if v not in views]
     cine = [c for c in map(partial(cine_summary, outputs), views) if c]
     return {"outputs": outputs, "cine": cine, "left_out": left_out}
 

@@ -30,6 +30,7 @@ from SSLEngine.geometry import Plane
 from SSLEngine.geometry import planes_of_affine
 from SSLEngine.studies.handover import hand_over
 from SSLEngine.studies.study import ROLES
+from SSLEngine.studies.study import SHOWN_AS
 from SSLEngine.studies.study import UNKNOWN
 from SSLEngine.studies.study import Study
 from SSLEngine.studies.study import View
@@ -516,7 +517,7 @@ def handing_over(exam: SceneExam, folder: Path) -> Iterator[tuple[int, int, str]
     """Writes an exam of the scene for a worker, one phase of one view at each step: ``(done, total, name)``.
 
     Parent transforms are in the geometry. The views are named by their number and role: node names may hold anything,
-    and the worker's results are named by them.
+    and the worker's results are named by them. What the worker tells has the names that are shown.
 
     Raises:
         OSError: A file cannot be written.
@@ -526,7 +527,9 @@ def handing_over(exam: SceneExam, folder: Path) -> Iterator[tuple[int, int, str]
         sequences = [sequence_of(volume.GetScene(), volume) for volume in item.volumes]
         # Converted as it is written, some MB at a time: a large volume as a whole would block the window.
         voxels = partial(_voxels, item.volumes, sequences)
-        views.append(replace(item.view, name=view_key(number, item), read_pixels=voxels, read_labels=None))
+        shown = {**item.view.attributes, SHOWN_AS: item.view.name}
+        name = view_key(number, item)
+        views.append(replace(item.view, name=name, attributes=shown, read_pixels=voxels, read_labels=None))
     return hand_over(replace(exam.study, views=views), folder)
 
 

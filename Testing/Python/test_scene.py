@@ -549,7 +549,8 @@ def anomalies_of(exam: exams.SceneExam, folder: Path) -> dict[str, Any]:
     document: dict[str, Any] = {"views": []}
     for _ in exams.handing_over(exam, folder):
         pass
-    for made in read_study(folder).views:
+    for item, made in zip(exam.views, read_study(folder).views, strict=True):
+        assert made.shown == item.view.name
         values = np.random.default_rng(len(document["views"])).random((made.phases, *made.shape)).astype(np.float32)
         parts = [slice(None)] if made.regular else [slice(k, k + 1) for k in range(made.shape[0])]
         paths = [folder / f"{made.name}_map_{k}.nii.gz" for k in range(len(parts))]

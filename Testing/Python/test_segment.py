@@ -47,6 +47,7 @@ from SSLEngine.studies import StudyError
 from SSLEngine.studies import View
 from SSLEngine.studies import read_cohort
 from SSLEngine.studies import read_study
+from SSLEngine.studies.study import SHOWN_AS
 from SSLEngine.targets import Segmentation
 from SSLEngine.targets import class_weights
 from toy_exams import AXIS
@@ -335,6 +336,16 @@ def test_views_that_are_not_segmented_are_told(tmp_path: Path) -> None:
     assert first.startswith(f"{others[0].name} is left out: its role is not known (it is seen from nowhere)")
     assert "study.json" in first
     assert second == f"{others[1].name} is left out: it is {others[1].role}, and the model has learned sax."
+
+
+def test_views_that_a_window_has_handed_over_are_told_by_the_names_that_it_shows(tmp_path: Path) -> None:
+    study, said = toy_study(0), []
+    for view, shown in zip(study.views, ("Kurzachse", "Zweikammer", "Vierkammer"), strict=True):
+        view.attributes = {SHOWN_AS: shown}
+    document = segment_study(segmenter(), study, tmp_path / "o.seg.nrrd", lambda *told: said.append(told[2]))
+    assert said == ["Kurzachse, phase 1 of 1"]
+    assert [sentence.split(" ")[0] for sentence in tasks.left_out(document)] == ["Zweikammer", "Vierkammer"]
+    assert document["outputs"][0]["view"] == "sax", "results are named by the worker's own names"
 
 
 def write_nnunet(cohort: Path, folder: Path) -> None:

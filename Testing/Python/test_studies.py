@@ -431,6 +431,18 @@ def test_flat_folder_of_numbered_subjects(shared_data: Path) -> None:
     assert "3 subjects" in read_study(shared_data / "heart-sax", labels_suffix="_gt").irregularities[0].what
 
 
+def test_roles_for_a_flat_folder_of_several_subjects_stand_in_one_file(tmp_path: Path) -> None:
+    for name in ("patient001_a", "patient001_b", "patient002_a"):
+        write(random_pixels(), tmp_path / f"{name}.nii.gz")
+    roles = {"patient001_a": "sag", "patient001_b": "ax", "patient002_a": "cor", "patient003_a": "cor"}
+    (tmp_path / "study.json").write_text(json.dumps({"organ": "knee", "roles": roles}))
+    studies = read_cohort(tmp_path).studies
+    assert [[v.role for v in s.views] for s in studies] == [["sag", "ax"], ["cor"]]
+    for study in studies:
+        told = [i.what for i in study.irregularities if i.where.endswith("study.json")]
+        assert told == ["it names a view that is not there: patient003_a"]
+
+
 def test_nnunet_raw_dataset(tmp_path: Path) -> None:
     for case in ("case_1", "case_2"):
         write(random_pixels(), tmp_path / "imagesTr" / f"{case}_0000.nii.gz")

@@ -469,8 +469,11 @@ def _apply(study: Study, overrides: Overrides, organ: str | None) -> None:
         if view.labelled and overrides.labels:
             view.label_names = {**view.label_names, **overrides.labels}
     idle = [f"it has a key '{key[:60]}', like '{known}'" for key, known in overrides.misspelt.items()]
-    absent = sorted(set(overrides.roles) - {v.name for v in study.views})
-    idle += [f"it names a view that is not there: {name[:60]}" for name in absent]
+    absent = set(overrides.roles) - {v.name for v in study.views}
+    if absent:
+        # In a flat folder of several subjects a volume beside these is a view of another one's exam.
+        absent -= {stem(f) for f in study.path.iterdir() if volume_extension(f)}
+    idle += [f"it names a view that is not there: {name[:60]}" for name in sorted(absent)]
     where = str(study.path / OVERRIDES_FILE)
     study.irregularities += [Irregularity(where, what, "the entry has no effect") for what in idle]
     given = [r for r in overrides.roles.values() if r != UNKNOWN]

@@ -22,6 +22,8 @@ HEART_ROLES = ("sax", "2ch", "3ch", "4ch", "rv2ch", "rvot")
 KNEE_ROLES = ("sag", "cor", "ax")
 ROLES = (*HEART_ROLES, *KNEE_ROLES)
 UNKNOWN = "unknown"
+#: Attribute of a view that a window hands over under a name of its own making: the name that a person knows.
+SHOWN_AS = "shown_as"
 
 
 class StudyError(ValueError):
@@ -106,6 +108,11 @@ class View:
         It is below 0 where a person has left open what is there.
         """
         return None if self.read_labels is None else self.read_labels(phase)
+
+    @property
+    def shown(self) -> str:
+        """The name that a person knows: that in the window which handed the view over, else its own."""
+        return self.attributes.get(SHOWN_AS, self.name)
 
     @property
     def labelled(self) -> bool:
