@@ -44,6 +44,8 @@ MANIFEST_FILE = "manifest.json"
 CHECKPOINTS = "checkpoint-*.pt"
 #: What a job writes into its folder and nobody may lose for it.
 WRITTEN = (MODEL_FILE, MANIFEST_FILE, EVENTS_FILE, CHECKPOINTS)
+#: What a job says of itself: all that is in the folder of one that has made nothing.
+RECORD = (JOB_FILE, WORKER_FILE, EVENTS_FILE, LOG_FILE)
 #: Held while a worker looks for another one and says that it is there itself.
 CLAIM_FILE = "worker.lock"
 
@@ -169,7 +171,8 @@ def create(folder: Path, kind: str, settings: Mapping[str, Any]) -> Path:
     """Prepares a job: makes the folder, writes ``job.json`` and a ``queued`` event.
 
     Args:
-        folder: Where; made if absent. It must not hold another job, nor a file that the job would replace.
+        folder: Where; made if absent. It must not hold another job, unless that failed before it made anything, nor a
+            file that the job would replace.
         kind: Verb of the command line that runs it: ``pretrain``, ``finetune`` ...
         settings: Plain JSON values; the worker validates them.
 
@@ -180,6 +183,9 @@ def create(folder: Path, kind: str, settings: Mapping[str, Any]) -> Path:
         JobError: The folder already holds a job or such a file, or cannot be written.
     """
     folder = Path(folder).resolve()
+    if _came_to_nothing(folder):
+        for name in RECORD:
+            (folder / name).unlink(missing_ok=True)
     if (folder / JOB_FILE).exists():
         msg = f"{folder} already holds a job; go on with its settings by 'job resume', or choose another folder."
         raise JobError(msg)
@@ -196,6 +202,13 @@ def create(folder: Path, kind: str, settings: Mapping[str, Any]) -> Path:
         msg = f"The job folder {folder} cannot be written ({error.strerror}); choose another one."
         raise JobError(msg) from None
     return folder
+
+
+def _came_to_nothing(folder: Path) -> bool:
+    """Whether a job failed before it made anything: put right and started again, it may have the same folder."""
+    if not (folder / JOB_FILE).is_file():
+        return False
+    return status(folder).state == FAILED and all(path.name in RECORD for path in folder.iterdir())
 
 
 def _inputs(settings: Mapping[str, Any]) -> Iterator[str]:

@@ -91,6 +91,33 @@ def test_a_prepared_job_says_what_it_is(folder: Path) -> None:
     assert expected <= set(json.loads(json.dumps(jobs.status(folder).as_json())))
 
 
+@pytest.mark.parametrize(
+    ("state", "left", "taken"),
+    [
+        (jobs.FAILED, [], True),
+        (jobs.FAILED, ["checkpoint-0000001.pt"], False),
+        (jobs.FAILED, ["notes.txt"], False),
+        (jobs.CANCELLED, [], False),
+    ],
+)
+def test_the_folder_of_a_job_that_failed_before_it_made_anything_may_be_taken_again(
+    folder: Path, state: str, left: list[str], taken: bool
+) -> None:
+    jobs.Reporter(folder).event(state, message="wrong")
+    for name in ("log.txt", *left):
+        (folder / name).write_text("earlier")
+    if taken:
+        jobs.create(folder, "finetune", {"steps": 7})
+        assert jobs.load(folder)["settings"] == {"steps": 7}
+        assert jobs.status(folder) == jobs.Status(jobs.QUEUED)
+        assert not (folder / "log.txt").exists()
+    else:
+        before = {path: path.read_bytes() for path in folder.iterdir()}
+        with pytest.raises(JobError, match="already holds a job"):
+            jobs.create(folder, "finetune", {"steps": 7})
+        assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
 def test_a_job_names_its_inputs_and_nothing_else(tmp_path: Path) -> None:
     trial = {"data": {"path": "/exams", "groups": None}, "init": "/model.safetensors", "device": "cpu", "init_": "/no"}
     settings = {"finetune": trial, "pretrain": {"data": {"path": "/exams"}}, "out": "/results", "counts": [1, 2]}
