@@ -87,6 +87,7 @@ class Comparison:
         pairs: Structure name to (its values in predicted, its values in reference).
         spacing: mm along slices, rows, columns.
         others: What is shown in predicted, and in reference, and belongs to no pair.
+        complete: Whether the reference says of every voxel what is there; what it leaves open is compared with nothing.
     """
 
     predicted: npt.NDArray[np.int16]
@@ -94,6 +95,7 @@ class Comparison:
     pairs: Mapping[str, tuple[list[int], list[int]]]
     spacing: tuple[float, float, float]
     others: tuple[list[str], list[str]]
+    complete: bool
 
     def scores(self) -> dict[str, dict[str, float | None]]:
         """By structure: dice, hd95_mm, assd_mm, predicted_ml, reference_ml."""
@@ -129,10 +131,9 @@ def compare_files(predicted: Path, reference: Path, phase: int = 0) -> Compariso
         raise StudyError(msg)
     labels = a.on(planes, own_phase), b.on(planes, phase)
     ignored = ignored_value(names_of(b))
-    if ignored is not None:
-        # What nobody has drawn is compared with nothing.
-        for drawn in labels:
-            drawn[labels[1] == ignored] = 0
+    left_open = np.zeros_like(labels[1], bool) if ignored is None else labels[1] == ignored
+    for drawn in labels:
+        drawn[left_open] = 0
     for path, drawn in zip((predicted, reference), labels, strict=True):
         count = len(_values(drawn))
         if count > MAX_LABEL_VALUE:
@@ -143,7 +144,7 @@ def compare_files(predicted: Path, reference: Path, phase: int = 0) -> Compariso
         _rest(file, drawn, {value for pair in pairs.values() for value in pair[side]})
         for side, (file, drawn) in enumerate(zip((a, b), labels, strict=True))
     ]
-    return Comparison(labels[0], labels[1], pairs, _spacing(planes), (others[0], others[1]))
+    return Comparison(labels[0], labels[1], pairs, _spacing(planes), (others[0], others[1]), not bool(left_open.any()))
 
 
 def _spacing(planes: Sequence[Plane]) -> tuple[float, float, float]:
@@ -220,8 +221,9 @@ def evaluate(predicted: Path, reference: Path, labels_suffix: str | None = None)
         fraction of the LV cavity. ``"unpaired": {"predicted": [...], "reference": [...]}`` names the files of two
         folders that have no partner, where there are any; ``"missing_phases": [{"predicted", "reference", "phases"}]``
         the labelled phases of a cine that the prediction lacks. Without one of them no ejection fraction is given: it
-        may be ED or ES. ``"not_compared": {"predicted": [...], "reference": [...]}`` names what one side shows and the
-        other does not know.
+        may be ED or ES; nor where a part of the reference is to be ignored, which may hold a part of the cavity.
+        ``"not_compared": {"predicted": [...], "reference": [...]}`` names what one side shows and the other does not
+        know.
 
     Raises:
         StudyError: Nothing can be compared.
@@ -229,12 +231,12 @@ def evaluate(predicted: Path, reference: Path, labels_suffix: str | None = None)
     pairs, unpaired = paired_files(predicted, reference, labels_suffix)
     cines = [(a, b, *_phases(a, b)) for a, b in pairs]
     files: list[dict[str, Any]] = []
-    slices = 0
+    slices, complete = 0, True
     others: tuple[dict[str, None], dict[str, None]] = ({}, {})
     for _, b, found, _ in cines:
         for phase, a in found.items():
             compared = compare_files(a, b, phase)
-            slices = len(compared.reference)
+            slices, complete = len(compared.reference), complete and compared.complete
             for names, shown in zip(others, compared.others, strict=True):
                 names.update(dict.fromkeys(shown))
             files.append({"predicted": str(a), "reference": str(b), "phase": phase, "structures": compared.scores()})
@@ -252,7 +254,7 @@ def evaluate(predicted: Path, reference: Path, labels_suffix: str | None = None)
     if missing:
         return {**document, "missing_phases": missing}
     # The area of one slice is no volume of a ventricle.
-    cine = _cine(files) if slices > 1 else None
+    cine = _cine(files) if slices > 1 and complete else None
     return {**document, "cine": cine} if cine else document
 
 

@@ -345,6 +345,20 @@ def test_what_is_to_be_ignored_is_compared_with_nothing(tmp_path: Path) -> None:
     assert "not_compared" not in found
 
 
+def test_a_cine_that_is_left_open_in_part_has_no_ejection_fraction(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "LV": 1, "ignore": 2}}))
+    cine = np.stack([box((3, 8, 10), (7, 16, 10 + w)) for w in (16, 8)]).astype(np.int16)
+    predicted = write(tmp_path / "pred" / "heart.nii.gz", cine)
+    write(tmp_path / "raw" / "labelsTr" / "heart.nii.gz", cine)
+    assert evaluate(predicted.parent, tmp_path / "raw")["cine"]["reference"]["ef_percent"] == pytest.approx(50)
+    cine[1, 3] *= 2
+    write(tmp_path / "raw" / "labelsTr" / "heart.nii.gz", cine)
+    found = evaluate(predicted.parent, tmp_path / "raw")
+    assert found["mean_dice"] == 1
+    assert "cine" not in found
+
+
 def test_what_neither_side_names_is_compared_by_value(tmp_path: Path) -> None:
     cavity, more = box((3, 8, 10), (7, 16, 26)), box((3, 18, 10), (7, 22, 26))
     predicted = write_named(tmp_path / "p.seg.nrrd", cavity + 5 * more, {1: "LV cavity", 5: "Label 5"})
