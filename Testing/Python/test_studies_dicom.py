@@ -386,7 +386,7 @@ def test_without_preamble(tmp_path: Path) -> None:
     assert read_study(tmp_path).views[0].pixels().shape == (1, 24, 24)
 
 
-@pytest.mark.parametrize("name", ["JPEG2000Lossless", "RLELossless"])
+@pytest.mark.parametrize("name", ["JPEG2000Lossless", "RLELossless", "DeflatedExplicitVRLittleEndian"])
 def test_compressed(tmp_path: Path, name: str) -> None:
     pixels = np.random.default_rng(0).integers(0, 4000, (24, 24))
     ds = dataset(SAX[0], pixels, RescaleSlope="2", RescaleIntercept="1")
@@ -394,6 +394,8 @@ def test_compressed(tmp_path: Path, name: str) -> None:
     ds = pydicom.dcmread(path)
     if name == "RLELossless":
         ds.compress(pydicom.uid.RLELossless)
+    elif name == "DeflatedExplicitVRLittleEndian":
+        ds.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
     else:
         ds.file_meta.TransferSyntaxUID = pydicom.uid.JPEG2000Lossless
         ds.PixelData = pydicom.encaps.encapsulate([_jpeg2000(pixels)])

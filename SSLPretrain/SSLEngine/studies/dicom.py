@@ -267,13 +267,14 @@ def read_frames(path: Path) -> list[Frame]:
             raise UnusableError(
                 "not DICOM, whatever its name says", "give DICOM files, or volumes such as .nii.gz and .nrrd"
             )
-        if DEFLATED in head and size * MAX_DEFLATE_RATIO > MAX_INFLATED_BYTES:
+        deflated = DEFLATED in head
+        if deflated and size * MAX_DEFLATE_RATIO > MAX_INFLATED_BYTES:
             raise UnusableError("deflated, and too large to be opened safely", "uncompress it with dcmconv")
         file.seek(0)
         try:
             ds = pydicom.dcmread(file, stop_before_pixels=True, force=True)
-            # pydicom stops in front of the pixels: what is left is theirs.
-            return _frames(path, ds, size - file.tell())
+            # pydicom stops in front of the pixels: what is left is theirs. What is deflated it has read to the end.
+            return _frames(path, ds, size * MAX_DEFLATE_RATIO if deflated else size - file.tell())
         except UnusableError:
             raise
         except MemoryError as error:
