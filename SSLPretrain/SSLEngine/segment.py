@@ -48,6 +48,7 @@ from .studies.reading import Progress
 from .studies.reading import refuse_inputs
 from .studies.study import UNKNOWN
 from .studies.volumes import itk_image
+from .studies.volumes import volume_extension
 from .studies.volumes import write_image
 from .training import autocast
 
@@ -369,7 +370,8 @@ def segment_cohort(segmenter: Segmenter, cohort: Cohort, out: Path, progress: Pr
 
 def result_place(cohort: Cohort, study: Study, view: View) -> Path:
     """Where a view's result goes, relative to the folder of a cohort's results."""
-    inside = view.source.is_file() and cohort.path in view.source.parents
+    # Of DICOM files several subjects' may lie in one folder, and the views are named alike.
+    inside = view.source.is_file() and volume_extension(view.source) and cohort.path in view.source.parents
     if not inside:
         place = Path(study.name)
     elif cohort.path / NNUNET_IMAGES == view.source.parent:

@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from exam_maker import dataset
+from exam_maker import save
 from SSLEngine import tasks
 from SSLEngine.finetuning import label_names
 from SSLEngine.geometry import Plane
@@ -346,6 +348,18 @@ def test_views_that_a_window_has_handed_over_are_told_by_the_names_that_it_shows
     assert said == ["Kurzachse, phase 1 of 1"]
     assert [sentence.split(" ")[0] for sentence in tasks.left_out(document)] == ["Zweikammer", "Vierkammer"]
     assert document["outputs"][0]["view"] == "sax", "results are named by the worker's own names"
+
+
+def test_results_of_dicom_files_that_lie_together_have_a_folder_for_each_subject(tmp_path: Path) -> None:
+    for number in (1, 2):
+        view = toy_study(number).views[0]
+        ids = {"PatientID": f"P{number}", "StudyInstanceUID": f"1.{number}", "FrameOfReferenceUID": f"1.9.{number}"}
+        pixels = view.pixels()[2].astype(np.uint16)
+        save(dataset(view.planes[2], pixels, SeriesDescription="SAX", **ids), tmp_path / "heap" / f"{number}.dcm")
+    document = segment_cohort(segmenter(), read_cohort(tmp_path / "heap"), tmp_path / "out")
+    files = [o["file"] for study in document["studies"] for o in study["outputs"]]
+    assert len(files) == 2
+    assert sorted(files) == sorted(map(str, (tmp_path / "out").rglob("*.seg.nrrd")))
 
 
 def write_nnunet(cohort: Path, folder: Path) -> None:
