@@ -589,12 +589,12 @@ def build_parser() -> argparse.ArgumentParser:
     sub = verb("demo", demo, json=False)
     sub.add_argument("--organ", choices=("heart", "knee"), default="heart")
     sub.add_argument("--out", default="demo", metavar="DIR")
-    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--seed", type=_natural, default=0)
 
     sub = verb("phantom", phantom)
     sub.add_argument("--organ", choices=("heart", "knee"), default="heart")
     sub.add_argument("--studies", type=_positive, default=10, metavar="N")
-    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--seed", type=_natural, default=0)
     sub.add_argument("--out", required=True, metavar="DIR")
     sub.add_argument("--format", choices=("nifti", "dicom"), default="nifti")
     sub.add_argument("--lesion", metavar="NAME", help="in every exam: infarct (heart), effusion or metal; none without")
@@ -707,6 +707,14 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         msg = "expected a number of at least 1"
+        raise argparse.ArgumentTypeError(msg)
+    return value
+
+
+def _natural(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        msg = "expected 0 or a larger number"
         raise argparse.ArgumentTypeError(msg)
     return value
 

@@ -22,6 +22,9 @@ Positive = Annotated[float, msgspec.Meta(gt=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 NonNegative = Annotated[float, msgspec.Meta(ge=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
+LabelValue = Annotated[str, msgspec.Meta(pattern="^[1-9][0-9]{0,4}$")]
+#: Below 2 ** 32, so that what generators are seeded with, made of it and the step, fits 64 bits.
+Seed = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
 Percent = Annotated[float, msgspec.Meta(ge=0, le=100)]
 #: Whether there is such a device is seen where the training runs.
 Device = Annotated[str, msgspec.Meta(pattern="^(auto|cpu|cuda(:[0-9]+)?)$")]
@@ -427,7 +430,7 @@ class Pretrain(Strict, frozen=True):
     augmentation: Augmentation = Augmentation()
     network: Network = Network()
     schedule: Schedule = Schedule()
-    seed: Annotated[int, msgspec.Meta(ge=0)] = 0
+    seed: Seed = 0
     device: Device = "auto"
 
 
@@ -471,12 +474,12 @@ class Finetune(Strict, frozen=True):
     location: Location = Location()
     restoration: Restoration = Restoration()
     distortions: Distortions = Distortions()
-    label_names: dict[str, str] = {}
+    label_names: dict[LabelValue, str] = {}
     grid: Grid | None = None
     augmentation: Augmentation = Augmentation()
     network: Network | None = None
     schedule: Schedule = Schedule()
-    seed: Annotated[int, msgspec.Meta(ge=0)] = 0
+    seed: Seed = 0
     device: Device = "auto"
 
 

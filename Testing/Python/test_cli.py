@@ -277,6 +277,17 @@ def test_what_is_wrong_is_told_in_one_sentence_and_leaves_nothing(
     assert not list((tmp_path / "empty").iterdir())
 
 
+@pytest.mark.parametrize("words", [["--studies", "0"], ["--seed", "-1"]])
+def test_exams_are_not_made_of_numbers_that_mean_nothing(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["phantom", *words, "--out", str(tmp_path / "out")])
+    assert stopped.value.code == jobs.EXIT_UNUSABLE
+    assert f"{words[0]}: expected" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 Weights = dict[str, torch.Tensor]
 #: How the weights of another version of the network may differ, and what is then said of them.
 CHANGES: list[tuple[Callable[[Weights, str], None], str]] = [

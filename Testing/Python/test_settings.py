@@ -34,6 +34,7 @@ def test_settings_survive_the_way_through_json() -> None:
     ("change", "word"),
     [
         ({"seed": -1}, "seed"),
+        ({"seed": 2**32}, "seed"),
         ({"seed": 1.5}, "seed"),
         ({"seed": True}, "seed"),
         ({"data": {}}, "path"),
@@ -103,7 +104,10 @@ def test_a_job_that_does_not_know_the_newer_settings_runs_as_it_did() -> None:
     assert parse({**DATA, "grid": {"phases": "ed-es"}}, Pretrain).grid.phases == "ed-es"
 
 
-@pytest.mark.parametrize("change", [{"transfer": "half"}, {"labelled": -1}, {"init": 3}, {"label_names": {"1": 2}}])
+@pytest.mark.parametrize(
+    "change",
+    [{"transfer": "half"}, {"labelled": -1}, {"init": 3}, {"label_names": {"1": 2}}, {"label_names": {"LV": "LV"}}],
+)
 def test_fine_tuning_is_as_strict(change: dict[str, Any]) -> None:
     with pytest.raises(SettingsError, match=next(iter(change))):
         parse({**DATA, **change}, Finetune)

@@ -479,6 +479,12 @@ def nested_study_json(folder: Path) -> None:
     (folder / "study.json").write_text("[" * 100_000)
 
 
+@error("expected a whole number and its name")
+def odd_number_in_study_json(folder: Path) -> None:
+    nifti(folder / "a.nii.gz")
+    (folder / "study.json").write_text(json.dumps({"labels": {"²": "LV cavity"}}))
+
+
 @error("expected one of sax")
 def unknown_role_in_study_json(folder: Path) -> None:
     nifti(folder / "a.nii.gz")

@@ -446,7 +446,7 @@ def _checked_overrides(path: Path, raw: Any) -> Overrides:
         if role not in (*ROLES, UNKNOWN):
             raise fail(f"roles.{name}", "one of " + ", ".join((*ROLES, UNKNOWN)), role)
     for value, name in labels.items():
-        if not (value.isdigit() and 0 < int(value) < 2**15 and isinstance(name, str)):
+        if not (value.isdecimal() and 0 < int(value) < 2**15 and isinstance(name, str)):
             raise fail(f"labels.{value}", "a whole number and its name", name)
     for key in ("organ", "group", "subject", "side"):
         if not isinstance(raw.get(key, ""), str):
