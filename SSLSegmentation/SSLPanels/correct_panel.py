@@ -34,9 +34,13 @@ class CorrectPanel(ExamSection):
         self.editor.segmentationNodeSelectorVisible = False
         self.editor.sourceVolumeNodeSelectorVisible = False
         self.editor.switchToSegmentationsButtonVisible = False
+        # It would show its source in all views, in the place of what they show side by side.
+        self.editor.autoShowSourceVolumeNode = False
         self.editor.maximumNumberOfUndoStates = 10
+        self._observed: Any = None
         self._stepper = Stepper()
         self._collectText = self.ui.collectButton.text
+        self.ui.newSegmentationButton.connect("clicked()", self.onNewSegmentation)
         self.ui.collectButton.connect("clicked()", self.onCollect)
         self.ui.exportNrrdButton.connect("clicked()", self.onExportNrrd)
         self.ui.exportDicomButton.connect("clicked()", self.onExportDicom)
@@ -49,14 +53,15 @@ class CorrectPanel(ExamSection):
         """Those segmentations, and what is to be said of others."""
         if self.exam is None:
             return [], ""
+        from SSLScene import segments
+
         from . import corrections
 
         found = undo.owned_nodes(slicer.mrmlScene, self.exam.token, "vtkMRMLSegmentationNode")
         chosen = self.parameters.segmentation if self.parameters is not None else None
         if chosen is not None and chosen not in found:
             found.append(chosen)
-        filled = [node for node in found if node.GetSegmentation().GetNumberOfSegments()]
-        return corrections.one_an_image(self.exam, filled, chosen)
+        return corrections.one_an_image(self.exam, [node for node in found if segments.is_drawn(node)], chosen)
 
     def enter(self) -> None:
         """The panel is shown: the editor listens to the views."""
@@ -68,6 +73,23 @@ class CorrectPanel(ExamSection):
         self.editor.setActiveEffect(None)
         self.editor.removeViewObservations()
 
+    def _observe(self, node: Any) -> None:
+        """Listens to a segmentation: what is drawn may be used at once."""
+        if node is self._observed:
+            return
+        kind = slicer.vtkSegmentation
+        for event in (kind.SegmentRemoved, kind.SourceRepresentationModified):
+            if self._observed is not None:
+                self.owner.removeObserver(self._observed, event, self._onDrawn)
+            if node is not None:
+                self.owner.addObserver(node, event, self._onDrawn)
+        self._observed = node
+
+    def _onDrawn(self, caller: Any = None, event: Any = None) -> None:
+        # Most strokes of the brush change nothing of what can be done next.
+        if self.ui.collectButton.enabled != bool(self.segmentations()):
+            self.owner.update()
+
     def release(self) -> None:
         """An editor that still knows the scene when the application ends brings it down."""
         self._stepper.cancel()
@@ -75,9 +97,29 @@ class CorrectPanel(ExamSection):
         self.editor.setMRMLScene(None)
 
     def setExam(self, exam: SceneExam | None) -> None:
-        """Another exam: nothing is edited, and what is being collected is given up."""
+        """Another exam: nothing is edited, what is being collected is given up, and segments of the former go."""
         self._stepper.cancel()
         self.editor.setActiveEffect(None)
+        box = self.ui.drawOnComboBox
+        box.clear()
+        for item in exam.views if exam is not None else []:
+            box.addItem(item.view.name)
+        box.enabled = self.ui.newSegmentationButton.enabled = box.count > 0
+        # The panel may be hidden.
+        node = self.logic.getParameterNode()
+        if exam is not None and node.segmentation is not None:
+            from . import corrections
+
+            if not corrections.one_an_image(exam, [node.segmentation])[0]:
+                node.segmentation = None
+
+    def onNewSegmentation(self) -> None:
+        """An empty segmentation to draw in, with the structures that the model or the labelled exams have."""
+        from . import corrections
+
+        item = self.exam.views[self.ui.drawOnComboBox.currentIndex]
+        with slicer.util.tryWithErrorDisplay(_("The segmentation could not be made."), waitCursor=True):
+            self.parameters.segmentation = corrections.start_drawing(self.exam, item, self.owner.modelPanel.structures)
 
     def update(self) -> None:
         """Shows the chosen segmentation in the editor."""
@@ -95,6 +137,7 @@ class CorrectPanel(ExamSection):
 
     def _selectNodes(self) -> None:
         node = self.parameters.segmentation if self.parameters is not None else None
+        self._observe(node)
         if self.editor.mrmlSegmentEditorNode() is None:
             self.editor.setMRMLSegmentEditorNode(self._editorNode())
         if self.editor.segmentationNode() is not node:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
@@ -81,6 +82,13 @@ def collecting(exam: SceneExam, segmentations: Sequence[Any], folder: Path) -> G
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return target
+
+
+def start_drawing(exam: SceneExam, item: SceneView, names: Sequence[str]) -> Any:
+    """Makes an empty segmentation on a view, with a segment for each name; the first of a view that forms no volume."""
+    values = {k + 1: name for k, name in enumerate(names)}
+    empty = np.zeros(item.view.shape, np.int16)
+    return segments.add_labels(slicer.mrmlScene, exam, item, empty, values, f"{item.view.name} segments")[0]
 
 
 def one_an_image(exam: SceneExam, segmentations: Sequence[Any], chosen: Any = None) -> tuple[list[Any], str]:
@@ -173,9 +181,11 @@ def view_of(exam: SceneExam, node: Any) -> SceneView:
     for item in exam.views:
         if reference in item.volumes:
             return item
-    for item in exam.views:
-        if item.view.name == node.GetAttribute(VIEW):
-            return item
+    # What was made for this exam and has lost its volume; another exam's views have the same names.
+    if reference is None and node.GetAttribute(undo.OWNER) == exam.token:
+        for item in exam.views:
+            if item.view.name == node.GetAttribute(VIEW):
+                return item
     text = _("'{name}' belongs to no view of the exam; choose the volume it was drawn on as its source.")
     raise SceneError(text.format(name=node.GetName()))
 

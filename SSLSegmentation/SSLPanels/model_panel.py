@@ -101,6 +101,12 @@ class ModelPanel(ExamSection):
         return model_card.can_find_anomalies(self._card)
 
     @property
+    def structures(self) -> list[str]:
+        """Names of the structures that the chosen model has learned, else of those in the labelled exams."""
+        learned = [label["name"] for label in self._card.get("labels", [])]
+        return learned or list(corrections_folder.known_labels(self.labelledFolder))
+
+    @property
     def labelledFolder(self) -> Path:
         """Where labelled exams are collected."""
         text = self.parameters.labelled if self.parameters is not None else ""

@@ -226,6 +226,17 @@ def segment_names(node: Any) -> list[str]:
     return [segmentation.GetNthSegment(k).GetName() for k in range(segmentation.GetNumberOfSegments())]
 
 
+def is_drawn(node: Any) -> bool:
+    """Whether any segment holds a voxel, or a surface."""
+    segmentation = node.GetSegmentation()
+    form = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
+    if segmentation.GetSourceRepresentationName() != form:
+        return bool(segmentation.GetNumberOfSegments())
+    # Several segments may lie in one image, so this says it of all of them together.
+    images = [segmentation.GetNthSegment(k).GetRepresentation(form) for k in range(segmentation.GetNumberOfSegments())]
+    return any(i is not None and i.GetNumberOfPoints() and i.GetScalarRange()[1] > 0 for i in images)
+
+
 def labels_of(
     scene: Any, node: Any, volume: Any, values: Mapping[str, int] | None = None
 ) -> tuple[LabelMap, dict[int, str]]:

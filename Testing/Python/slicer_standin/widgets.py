@@ -573,6 +573,12 @@ class qMRMLSegmentEditorWidget(SceneMixin, QtWidgets.QWidget):
 
     def setSourceVolumeNode(self, node: Any) -> None:
         self._editor.SetAndObserveSourceVolumeNode(node)
+        if node is not None and self.autoShowSourceVolumeNode:
+            for k in range(self._scene.GetNumberOfNodesByClass("vtkMRMLSliceCompositeNode")):
+                composite = self._scene.GetNthNodeByClass(k, "vtkMRMLSliceCompositeNode")
+                composite.SetBackgroundVolumeID(node.GetID())
+                composite.SetForegroundVolumeID(None)
+                composite.SetLabelVolumeID(None)
         self.sourceVolumeNodeChanged.emit(node)
 
     def sourceVolumeNode(self) -> Any:
