@@ -476,17 +476,21 @@ class Events:
         self._path = Path(folder) / EVENTS_FILE
         self._offset = 0
 
-    def new(self) -> list[dict[str, Any]]:
-        """Events written since the last call; a line that is not finished yet is left for the next."""
+    def new(self, limit: int | None = None) -> list[dict[str, Any]]:
+        """Events written since the last call; a line that is not finished yet is left for the next.
+
+        Args:
+            limit: So many at most; the others are left for the next call.
+        """
         try:
             with self._path.open("rb") as file:
                 file.seek(self._offset)
                 data = file.read()
         except FileNotFoundError:
             return []
-        whole = data[: data.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        return list(_parse(whole.split(b"\n")))
+        lines = data.split(b"\n")[:-1][:limit]
+        self._offset += sum(len(line) + 1 for line in lines)
+        return list(_parse(lines))
 
 
 def log_tail(folder: Path, lines: int = 20) -> str:

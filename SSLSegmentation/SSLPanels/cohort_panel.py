@@ -31,8 +31,7 @@ class CohortPanel(Section):
             getattr(self.ui, f"{name}CheckBox").setVisible(name in available)
         self.targets = TargetPictures(self.ui, PRETEXTS)
         self.tiePath(self.ui.cohortPathLineEdit, "cohort")
-        # Pictures of the former exams would mislead.
-        self.ui.cohortPathLineEdit.connect("currentPathChanged(QString)", lambda path: self.targets.clear())
+        self.ui.cohortPathLineEdit.connect("currentPathChanged(QString)", lambda path: self._forget())
         # "activated" comes from the user only: a preset that a scene brings must not undo the settings beside it.
         self.ui.presetComboBox.connect("activated(int)", self.onPreset)
         self.ui.inspectButton.connect("clicked()", self.onInspect)
@@ -44,6 +43,11 @@ class CohortPanel(Section):
         self.showPaths([(self.ui.cohortPathLineEdit, "cohort")])
         if not self.owner.task.busy:
             self.ui.inspectButton.enabled = not self.logic.whyNoExams(self.parameters)
+
+    def _forget(self) -> None:
+        """Another folder: what was found in the former one, and pictures of it, would mislead."""
+        self.targets.clear()
+        tables.fill(self.ui.studiesTable, [])
 
     def release(self) -> None:
         """No more pictures come."""

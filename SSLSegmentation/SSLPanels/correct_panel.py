@@ -14,6 +14,7 @@ from slicer.i18n import tr as _
 from SSLEngine import jobs
 from SSLScene import undo
 
+from .clicks import once
 from .section import ExamSection
 from .stepper import Stepper
 
@@ -163,6 +164,7 @@ class CorrectPanel(ExamSection):
         """Whether segments are being written."""
         return self._stepper.active
 
+    @once
     def onCollect(self) -> None:
         """The segments are right: they become a labelled exam. Pressed again meanwhile, the button gives up."""
         if self.collecting:

@@ -124,9 +124,13 @@ def show_few_labels(
         score: Name of the score.
         token: Owner of the nodes.
     """
-    undo.remove_all(slicer.mrmlScene, token)
+    scene = slicer.mrmlScene
+    undo.remove_all(scene, token)
     x = _("labelled exams")
-    chart = charts.add_chart(slicer.mrmlScene, _("Few-label study"), x, list(curves), score, token)
+    chart = charts.add_chart(scene, _("Few-label study"), x, list(curves), score, token)
+    for node in undo.owned_nodes(scene, token):
+        # It is of a job, not of the scene.
+        node.SetSaveWithScene(False)
     counts = sorted({count for curve in curves.values() for count in curve})
     chart.append([{x: count, **{name: c[count] for name, c in curves.items() if count in c}} for count in counts])
     show(widget, chart.chart)

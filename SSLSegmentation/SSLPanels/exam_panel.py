@@ -128,7 +128,10 @@ class ExamPanel(ExamSection):
         from SSLEngine.studies import ROLES
         from SSLScene import roles
 
-        box = qt.QComboBox()
+        box = ctk.ctkComboBox()
+        # To scroll over the table must not change roles.
+        box.focusPolicy = qt.Qt.StrongFocus
+        box.scrollWheelEffect = ctk.ctkComboBox.ScrollWithFocus
         for role in (*ROLES, "unknown"):
             box.addItem(roles.label(role), role)
         box.setCurrentIndex(box.findData(item.view.role))

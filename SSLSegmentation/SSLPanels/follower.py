@@ -30,6 +30,10 @@ class JobFollower:
     """
 
     INTERVAL_MS = 400
+    #: Events that are taken at one look: those of a long job would hold up the window.
+    EVENTS_A_LOOK = 2000
+    #: A folder that cannot be read for so long (a share that is gone) has lost its job.
+    UNREADABLE_S = 20.0
 
     def __init__(
         self,
@@ -43,6 +47,7 @@ class JobFollower:
         self.folder: Path | None = None
         self._events: jobs.Events | None = None
         self._asked: float | None = None
+        self._unreadable: float | None = None
         self._degree = 0
         # Kept on self: a timer without a Python reference never ticks.
         self._timer = qt.QTimer()
@@ -53,7 +58,7 @@ class JobFollower:
         """Begins with a job, from its first event on."""
         self.folder = Path(folder)
         self._events = jobs.Events(self.folder)
-        self._asked, self._degree = None, 0
+        self._asked, self._unreadable, self._degree = None, None, 0
         self._timer.start()
         self.poll()
 
@@ -90,11 +95,14 @@ class JobFollower:
             return
         try:
             status = jobs.status(self.folder)
-            events = self._events.new()
-        except jobs.JobError:
-            self.release()
-            return
-        over = status.state not in (jobs.RUNNING, jobs.QUEUED)
+            events = self._events.new(self.EVENTS_A_LOOK)
+            self._unreadable = None
+        except jobs.JobError as error:
+            self._unreadable = self._unreadable or time.monotonic()
+            if time.monotonic() - self._unreadable < self.UNREADABLE_S:
+                return
+            status, events = jobs.Status(jobs.LOST, message=str(error)), []
+        over = status.state not in (jobs.RUNNING, jobs.QUEUED) and len(events) < self.EVENTS_A_LOOK
         if over:
             self._timer.stop()
         else:

@@ -12,6 +12,7 @@ from SSLEngine import jobs
 
 from . import curves
 from . import tables
+from .clicks import once
 from .job_list import JobList
 from .section import Section
 
@@ -65,6 +66,7 @@ class JobsPanel(Section):
         if folder is not None:
             self.owner.follow(folder)
 
+    @once
     def onCompare(self) -> None:
         """Starts the few-label study of the selected model on the cohort."""
         folder = self.jobList.selected

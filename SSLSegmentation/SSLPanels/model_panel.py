@@ -109,7 +109,7 @@ class ModelPanel(ExamSection):
     @property
     def labelledFolder(self) -> Path:
         """Where labelled exams are collected."""
-        text = self.parameters.labelled if self.parameters is not None else ""
+        text = self.logic.getParameterNode().labelled
         return Path(text) if text else corrections_folder.default()
 
     def setExam(self, exam: SceneExam | None) -> None:
@@ -167,7 +167,8 @@ class ModelPanel(ExamSection):
     @property
     def _networkIsFree(self) -> bool:
         """Whether there is a network to choose: from scratch, and on a U-Net, which a Mask R-CNN may stand on."""
-        node = self.parameters
+        # The panel may have been left while segments are collected.
+        node = self.logic.getParameterNode()
         on_unet = self._card.get("network", {}).get("kind") == Network.UNet.value
         return node.transfer is Transfer.Scratch or (on_unet and node.target is Target.Segmentation)
 
@@ -211,7 +212,7 @@ class ModelPanel(ExamSection):
 
     def _settings(self) -> dict[str, Any]:
         """Settings of the training."""
-        node = self.parameters
+        node = self.logic.getParameterNode()
         model = None if node.transfer is Transfer.Scratch else node.model
         settings = self.logic.finetuneSettings(
             self.labelledFolder,

@@ -13,6 +13,7 @@ from SSLEngine import jobs
 from . import tables
 from . import wording
 from .follower import JobFollower
+from .scene_jobs import half_handed_over
 
 SAMPLE_WIDTH = 380
 
@@ -91,7 +92,8 @@ class JobMonitor:
         bar.setRange(0, status.steps)
         bar.setValue(status.step)
         self._ui.stopButton.enabled = running and not self.follower.stopping
-        self._ui.resumeButton.enabled = status.state in (jobs.FAILED, jobs.CANCELLED, jobs.LOST, jobs.QUEUED)
+        at_rest = status.state in (jobs.FAILED, jobs.CANCELLED, jobs.LOST, jobs.QUEUED)
+        self._ui.resumeButton.enabled = at_rest and not half_handed_over(folder)
         self._ui.jobStateLabel.text = wording.progress(status)
         self._ui.jobStateLabel.toolTip = tables.tip(str(folder))
         self._show_log(folder)

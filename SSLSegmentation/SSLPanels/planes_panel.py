@@ -24,6 +24,7 @@ class PlanesPanel(ExamSection):
 
     def __init__(self, owner: Any) -> None:
         super().__init__(owner)
+        self._former: SceneExam | None = None
         self._models: list[Any] = []
         self._table: Any = None
         self._targets, self._crossings = Stepper(), Stepper()
@@ -38,9 +39,11 @@ class PlanesPanel(ExamSection):
         self.ui.predictPlanesButton.connect("clicked()", self.onPredict)
 
     def setExam(self, exam: SceneExam | None) -> None:
-        """Another exam: planes are drawn anew if they were shown."""
+        """Another exam, or other roles: planes are drawn anew if they were shown, and those of the scene taken up."""
         self.release()
-        self._models, self._table = [], None
+        if exam is not None and exam is self._former:
+            self._forget(exam)
+        self._former, self._models, self._table = exam, [], None
         self.ui.planesCollapsibleButton.enabled = exam is not None
         self.ui.crossingsTableView.setMRMLTableNode(None)
         self._fillTargets(exam)
@@ -51,7 +54,28 @@ class PlanesPanel(ExamSection):
             tables.fill(self.ui.planesTable, [])
             return
         self._fillCrossings()
-        self.onLines(self.ui.linesButton.checked)
+        if self.ui.linesButton.checked:
+            self.onLines(True)
+        else:
+            self._takeUp(self.logic.planesOf(exam))
+
+    def _forget(self, exam: SceneExam) -> None:
+        """Takes away what was made of an exam with other roles, which the lists no longer show."""
+        from SSLScene import undo
+
+        from . import targets
+
+        targets.show(exam, targets.NOTHING)
+        if self._table is not None and slicer.mrmlScene.IsNodePresent(self._table):
+            undo.remove_nodes(slicer.mrmlScene, [self._table])
+
+    def _takeUp(self, models: list[Any]) -> None:
+        """Planes that are in the scene already, a saved one or drawn by a script, are those that the panel shows."""
+        blocked = self.ui.linesButton.blockSignals(True)
+        self.ui.linesButton.checked = bool(models)
+        self.ui.linesButton.blockSignals(blocked)
+        self._models = models
+        self._fillPlanes()
 
     @property
     def working(self) -> bool:
@@ -95,7 +119,8 @@ class PlanesPanel(ExamSection):
         blocked = table.blockSignals(True)
         for row, model in enumerate(self._models):
             table.item(row, SHOWN).setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsUserCheckable)
-            table.item(row, SHOWN).setCheckState(qt.Qt.Checked)
+            shown = model.GetDisplayVisibility()
+            table.item(row, SHOWN).setCheckState(qt.Qt.Checked if shown else qt.Qt.Unchecked)
             table.item(row, COLOUR).setBackground(qt.QBrush(qt.QColor.fromRgbF(*model.GetDisplayNode().GetColor())))
         table.blockSignals(blocked)
 

@@ -33,6 +33,16 @@ def read_result(folder: Path) -> dict[str, Any]:
     return jobs.read_json(folder / "result.json")
 
 
+def half_handed_over(folder: Path) -> bool:
+    """Whether a job's exam has not wholly arrived, so that no worker can begin with it."""
+    given = folder / "input"
+    if not given.is_dir():
+        return False
+    from SSLEngine.studies.handover import HANDOVER_FILE
+
+    return not (given / HANDOVER_FILE).is_file()
+
+
 class SceneJobs:
     """Starts such jobs and takes what they find; any number at a time.
 

@@ -58,10 +58,10 @@ class SegmentPanel(ExamSection):
         """Another exam: its first view is proposed, unless one of it is chosen already."""
         self._stepper.cancel()
         self.showResults(None)
-        if self.parameters is not None and exam is not None and exam.views:
-            chosen = self.parameters.volume
-            if not any(chosen in item.volumes for item in exam.views):
-                self.parameters.volume = exam.views[0].volume
+        # The panel may be hidden.
+        node = self.logic.getParameterNode()
+        if exam is not None and exam.views and not any(node.volume in item.volumes for item in exam.views):
+            node.volume = exam.views[0].volume
 
     def update(self) -> None:
         """Segmenting needs a model with labels, and something to segment."""
@@ -105,11 +105,18 @@ class SegmentPanel(ExamSection):
         """Follows a job on an exam; calls ``show(exam, folder)`` if it finishes and that is still the exam at hand."""
 
         def finished(folder: Path, status: jobs.Status) -> None:
-            if status.state == jobs.FINISHED and exam is self.exam:
-                try:
-                    show(exam, folder)
-                except Exception as error:
-                    self._onError(error)
+            if status.state != jobs.FINISHED:
+                return
+            if exam is not self.exam:
+                text = _(
+                    "What was found in {exam} is not shown, since that exam is no longer at hand. It lies in {folder}."
+                )
+                slicer.util.infoDisplay(text.format(exam=exam.study.name, folder=folder))
+                return
+            try:
+                show(exam, folder)
+            except Exception as error:
+                self._onError(error)
 
         self.owner.follow(folder, finished)
 

@@ -3,6 +3,7 @@
 # Annotations stay real objects here (no __future__ import): parameterNodeWrapper reads them as types.
 
 import functools
+import shutil
 from collections.abc import Callable
 from collections.abc import Generator
 from collections.abc import Mapping
@@ -233,6 +234,14 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
 
         SSLSegmentationLogic.hidePlanes(exam)
         return planes.show_planes(slicer.mrmlScene, exam.owning(PLANES))
+
+    @staticmethod
+    def planesOf(exam: "SceneExam") -> list[Any]:
+        """The models that :meth:`showPlanes` has made; none unless there is one for each view."""
+        from SSLScene import undo
+
+        models = undo.owned_nodes(slicer.mrmlScene, exam.owning(PLANES).token, "vtkMRMLModelNode")
+        return models if len(models) == len(exam.views) else []
 
     @staticmethod
     def hidePlanes(exam: "SceneExam") -> None:
@@ -607,12 +616,7 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
 
         item = None if exam is None else corrections.view_of(exam, node)
         folder = self.workers.newFolder("export")
-        folder.mkdir(parents=True)
         given = folder / "segmentation.seg.nrrd"
-        # Not saved: the node would have its file in the job's folder from then on. The properties are given because
-        # Slicer writes into its default for them, and takes that for the next node.
-        if not slicer.util.exportNode(node, str(given), {}):
-            raise RuntimeError(_notWritten(given))
         settings: dict[str, Any] = {
             "source": str(Path(source).resolve()),
             "segmentation": str(given),
@@ -620,7 +624,15 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
         }
         if item is not None:
             settings |= {"series": item.view.attributes.get("series_uid", ""), "phase": item.shown_phase}
-        return self.workers.run("export", settings, folder, requirements.resources() / requirements.DICOM_SEG)
+        # A person who does not want what it needs installed leaves nothing of the patient behind.
+        self.workers.prepare("export", settings, folder, requirements.resources() / requirements.DICOM_SEG)
+        # Not saved: the node would have its file in the job's folder from then on. The properties are given because
+        # Slicer writes into its default for them, and takes that for the next node.
+        if not slicer.util.exportNode(node, str(given), {}):
+            shutil.rmtree(folder, ignore_errors=True)
+            raise RuntimeError(_notWritten(given))
+        self.workers.start(folder)
+        return folder
 
     def makeSample(self, organ: str = "heart", seed: int = 0) -> list[Any]:
         """Makes one synthetic exam in a process, waits for it and loads it; returns its volume nodes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from slicer.i18n import tr as _
 from SSLEngine import jobs
 
 from . import wording
+from .clicks import DOUBLE_CLICK_S
 from .follower import JobFollower
 
 
@@ -30,6 +32,7 @@ class ShortTask:
         self._button: Any = None
         self._label: Any = None
         self._text = ""
+        self._pressed = 0.0
         self._onFinished: Callable[[Path], None] | None = None
         self._follower = JobFollower(self._update, self._ended)
 
@@ -51,6 +54,8 @@ class ShortTask:
             onFinished: Called with the folder when it has finished well.
         """
         if self.busy:
+            if time.monotonic() - self._pressed < DOUBLE_CLICK_S:
+                return
             self._follower.stop()
             button.enabled = False
             return
@@ -61,6 +66,7 @@ class ShortTask:
             label.text = doing
             for other in self._buttons:
                 other.enabled = other is button
+            self._pressed = time.monotonic()
             self._follower.follow(folder)
 
     def release(self) -> None:

@@ -11,6 +11,7 @@ from slicer.i18n import tr as _
 
 from . import tables
 from . import wording
+from .clicks import once
 from .devices import DeviceRow
 from .section import Section
 from .workers import jobs_folder
@@ -67,6 +68,7 @@ class TrainingPanel(Section):
         self.devices.take(folder)
         self.ui.forecastLabel.text = wording.forecast(self.logic.document(folder, "probe.json")["forecast"])
 
+    @once
     def onStart(self) -> None:
         """Starts the pretraining."""
         with slicer.util.tryWithErrorDisplay(_("The pretraining could not be started."), waitCursor=True):

@@ -199,7 +199,16 @@ class ctkSliderWidget(QtWidgets.QWidget):
 
 
 class ctkComboBox(QtWidgets.QComboBox):
-    """A combo box."""
+    """A combo box that says what the wheel does."""
+
+    NeverScroll, AlwaysScroll, ScrollWithFocus, ScrollWithNoVScrollBar = range(4)
+    scrollWheelEffect = _flag("scrollWheelEffect", int, AlwaysScroll)
+
+    def wheelEvent(self, event: Any) -> None:
+        if self.scrollWheelEffect == self.AlwaysScroll or self.hasFocus():
+            super().wheelEvent(event)
+        else:
+            event.ignore()
 
 
 class ctkCheckableComboBox(QtWidgets.QComboBox):
