@@ -26,6 +26,7 @@ from .studies.cohort import NNUNET_LABELS
 from .studies.cohort import ignored_value
 from .studies.cohort import names_of
 from .studies.labels import LabelFile
+from .studies.labels import first_of
 from .studies.labels import image_name
 from .studies.labels import is_label_file
 from .studies.labels import read_label_file
@@ -122,7 +123,7 @@ def compare_files(predicted: Path, reference: Path, phase: int = 0) -> Compariso
         StudyError: A file cannot be used or is an image, they lie in different places, or they share no structure.
     """
     a, b = read_label_file(predicted), read_label_file(reference)
-    planes, own_phase = b.header.planes(), phase if a.phases > 1 else 0
+    planes, own_phase = b.planes(), phase if a.phases > 1 else 0
     if a.elsewhere(b, own_phase):
         msg = (
             f"{predicted} and {reference} do not lie in the same place of the patient (their boxes do not overlap): "
@@ -131,9 +132,11 @@ def compare_files(predicted: Path, reference: Path, phase: int = 0) -> Compariso
         raise StudyError(msg)
     labels = a.on(planes, own_phase), b.on(planes, phase)
     ignored = ignored_value(names_of(b))
-    left_open = np.zeros_like(labels[1], bool) if ignored is None else labels[1] == ignored
+    left_open = labels[1] < 0
+    if ignored is not None:
+        left_open |= labels[1] == ignored
     for drawn in labels:
-        drawn[left_open] = 0
+        drawn[left_open | (drawn < 0)] = 0
     for path, drawn in zip((predicted, reference), labels, strict=True):
         count = len(_values(drawn))
         if count > MAX_LABEL_VALUE:
@@ -314,8 +317,8 @@ def _label_files(folder: Path, suffix: str | None) -> dict[str, Path]:
         suffix = LABELS_SUFFIX if any(is_label_file(path, LABELS_SUFFIX) for path in volumes) else ""
     found: dict[str, Path] = {}
     for path in volumes:
-        # Later phases are found beside the first one.
-        later = re.search(r"_phase\d{3}\.seg\.nrrd$", path.name, re.IGNORECASE)
+        # Later phases, and further slices of what is no volume, are found beside the first one.
+        later = re.search(r"_phase\d{3}\.seg\.nrrd$", path.name, re.IGNORECASE) or first_of(path)
         if later or not (is_label_file(path, suffix) or not suffix):
             continue
         name = str(path.relative_to(folder).with_name(image_name(path, suffix)))

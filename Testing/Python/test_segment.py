@@ -49,6 +49,7 @@ from SSLEngine.studies import StudyError
 from SSLEngine.studies import View
 from SSLEngine.studies import read_cohort
 from SSLEngine.studies import read_study
+from SSLEngine.studies.labels import read_label_file
 from SSLEngine.studies.study import SHOWN_AS
 from SSLEngine.targets import Segmentation
 from SSLEngine.targets import class_weights
@@ -319,6 +320,44 @@ def test_slices_that_are_no_volume_get_a_file_each(tmp_path: Path) -> None:
     image = sitk.ReadImage(str(tmp_path / "made_slice003.seg.nrrd"))
     assert image.GetSize() == (34, 28, 1)
     assert np.allclose(image.GetOrigin(), view.planes[3].origin, atol=1e-3)
+
+
+def test_the_files_of_single_slices_are_read_as_one_label_map(tmp_path: Path) -> None:
+    study = toy_study(3)
+    view = study.views[0]
+    # A gap, and slabs that overlap.
+    for k, mm in ((3, 2.0), (4, -6.0)):
+        view.planes[k] = replace(view.planes[k], origin=view.planes[k].origin + mm * AXIS)
+    made = tmp_path / "made.seg.nrrd"
+    segment_study(segmenter(), study, made)
+    expected = segmenter().segment(study, view, 0).labels
+    assert all(part.any() for part in expected)
+    file = read_label_file(made)
+    assert file.fit(view.planes) is None
+    np.testing.assert_array_equal(file.on(view.planes, 0), expected)
+    whole = evaluate(made, made)
+    (folder,) = {Path(f["predicted"]) for f in evaluate(tmp_path, tmp_path)["files"]}
+    assert folder == made, "a slice is no result of its own"
+    name = structure("LV cavity").name
+    assert whole["structures"][name]["dice"] == 1
+    volume = (expected == 7).sum() * np.prod(view.planes[0].spacing) / 1000
+    step = abs((view.planes[1].origin - view.planes[0].origin) @ view.planes[0].normal)
+    assert whole["structures"][name]["predicted_ml"] == pytest.approx(volume * step, rel=1e-3)
+    # Of a slice whose file is not there nothing is known.
+    (tmp_path / "made_slice002.seg.nrrd").unlink()
+    found = read_label_file(made).on(view.planes, 0)
+    assert (found[2] == -1).all()
+    np.testing.assert_array_equal(np.delete(found, 2, 0), np.delete(expected, 2, 0))
+    write_named_otherwise(tmp_path / "made_slice001.seg.nrrd")
+    with pytest.raises(StudyError, match="different segments"):
+        read_label_file(made).on(view.planes, 0)
+
+
+def write_named_otherwise(path: Path) -> None:
+    """Another name for the first segment of a segmentation."""
+    image = sitk.ReadImage(str(path))
+    image.SetMetaData("Segment0_Name", "Tumour")
+    sitk.WriteImage(image, str(path))
 
 
 def test_other_views_and_phases_are_named_beside_the_first(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ neighbour in patient space.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -30,6 +31,9 @@ from .volumes import stem
 Labels = npt.NDArray[np.int16]
 #: Labels whose voxels lie further than this (in voxels) from the image's are said to be resampled.
 MAX_OFF_GRID = 0.1
+SEGMENTATION = ".seg.nrrd"
+#: Slices that form no volume have a file each, named so but for the first, which has the view's own name.
+PART = re.compile(r"(?P<name>.+)_slice[0-9]{3}\.seg\.nrrd", re.IGNORECASE)
 #: The largest label value.
 MAX_VALUE = np.iinfo(np.int16).max
 
@@ -51,19 +55,29 @@ class LabelFile:
     Attributes:
         header: Its header.
         segments: What the file says about its values; empty for a bare label map.
+        parts: The files of the further slices, where the slices form no volume and each has a file; see :data:`PART`.
     """
 
     header: VolumeHeader
     segments: list[Segment]
+    parts: Sequence[LabelFile] = ()
 
     @property
     def names(self) -> Mapping[int, str]:
         """Names of the values, as far as the file gives them."""
         return {s.value: s.name for s in self.segments}
 
+    def planes(self) -> list[Plane]:
+        """The slices, those of the further files included."""
+        return [plane for file in (self, *self.parts) for plane in file.header.planes()]
+
+    def _nearest(self, plane: Plane) -> LabelFile:
+        """The file whose slices lie nearest to a plane: slabs of tilted slices overlap."""
+        return min((self, *self.parts), key=lambda file: file._off_slab(plane)) if self.parts else self
+
     def fit(self, planes: Sequence[Plane]) -> Irregularity | None:
         """What has to be done to bring the labels onto an image's slices; None where nothing has."""
-        if max(self._off_grid(plane) for plane in planes) <= MAX_OFF_GRID:
+        if max(self._nearest(plane)._off_grid(plane) for plane in planes) <= MAX_OFF_GRID:
             return None
         if self._voxel_by_voxel(planes):
             what, so = "the label file has no position of its own", "it is laid over the image voxel by voxel"
@@ -92,11 +106,20 @@ class LabelFile:
 
     def _off_grid(self, plane: Plane) -> float:
         """Largest distance of the plane's corner pixels from a label voxel's centre, in voxels."""
-        start, right, down = self._index_map(plane)
-        w, h = plane.size
-        corners = start + np.outer([0, 1, 0, 1], right * (w - 1)) + np.outer([0, 0, 1, 1], down * (h - 1))
+        _, right, down = self._index_map(plane)
+        corners = self._corners(plane)
         steps = np.abs(np.stack([right - np.round(right), down - np.round(down)])).max()
         return float(max(np.abs(corners - np.round(corners)).max(), steps))
+
+    def _off_slab(self, plane: Plane) -> float:
+        """Largest distance of the plane's corner pixels from the middle of the labels' slices, in slices."""
+        return float(np.abs(self._corners(plane)[:, 2] - (self.header.size[2] - 1) / 2).max())
+
+    def _corners(self, plane: Plane) -> Array:
+        """Label indices of the plane's corner pixels, ``(4, 3)``."""
+        start, right, down = self._index_map(plane)
+        w, h = plane.size
+        return start + np.outer([0, 1, 0, 1], right * (w - 1)) + np.outer([0, 0, 1, 1], down * (h - 1))
 
     def reader(self, planes: Sequence[Plane]) -> Callable[[int], Labels | None]:
         """``read_labels`` of the view that has these planes."""
@@ -127,11 +150,29 @@ class LabelFile:
             self._values(phase)
 
     def on(self, planes: Sequence[Plane], phase: int) -> Labels:
-        """Labels of one phase on some planes of one size, ``(planes, rows, columns)``."""
+        """Labels of one phase on some planes of one size, ``(planes, rows, columns)``.
+
+        Where each slice has a file of its own, a plane on which none of them lies is left open (-1).
+
+        Raises:
+            StudyError: The files of the slices have different segments.
+        """
+        if self.parts:
+            return np.stack([self._of_part(plane, phase) for plane in planes])
         values = self._values(phase)
         if self._voxel_by_voxel(planes):
             return values
         return np.stack([self._sample(values, plane) for plane in planes])
+
+    def _of_part(self, plane: Plane, phase: int) -> Labels:
+        file = self._nearest(plane)
+        if file.names != self.names:
+            where = f"{file.header.path} and {self.header.path}"
+            msg = f"{where} are slices of one view with different segments: give both the same."
+            raise StudyError(msg)
+        if file._off_slab(plane) > 0.5:
+            return np.full(plane.size[::-1], -1, np.int16)
+        return file._sample(file._values(phase), plane)
 
     def _values(self, phase: int) -> Labels:
         if not self.segments:
@@ -193,7 +234,17 @@ def read_label_file(path: Path) -> LabelFile:
         StudyError: The file cannot be used.
     """
     header = read_header(path)
-    return LabelFile(header, _segments(header) if path.name.lower().endswith(".seg.nrrd") else [])
+    if not path.name.lower().endswith(SEGMENTATION):
+        return LabelFile(header, [])
+    parts = [p for p in sorted(path.parent.iterdir()) if first_of(p) == path] if first_of(path) is None else []
+    return LabelFile(header, _segments(header), [read_label_file(part) for part in parts])
+
+
+def first_of(path: Path) -> Path | None:
+    """The file of the first slice, of a file of a further one (:data:`PART`); None of any other file."""
+    part = PART.fullmatch(path.name)
+    first = path.with_name(part["name"] + SEGMENTATION) if part else None
+    return first if first is not None and first.is_file() else None
 
 
 def _segments(header: VolumeHeader) -> list[Segment]:

@@ -25,6 +25,7 @@ from .dicom_views import views_of_exam
 from .handover import HANDOVER_FILE
 from .handover import take_over
 from .labels import LabelFile
+from .labels import first_of
 from .labels import image_name
 from .labels import is_label_file
 from .labels import read_label_file
@@ -233,7 +234,7 @@ def fill_study(
         raise StudyError(why_nothing(study.path, study.irregularities, label_paths))
     for view, name in zip(study.views, unique_names([v.name for v in study.views]), strict=True):
         view.name = name
-    _attach_labels(study, label_paths, labels_suffix)
+    _attach_labels(study, [f for f in label_paths if first_of(f) is None], labels_suffix)
     if given_labels is not None:
         _attach(study, given_labels, study.views[0])
     _apply(study, overrides, organ)
