@@ -105,6 +105,8 @@ class SSLSegmentationWidget(ModuleWidget):
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
         self.exam: SceneExam | None = None
+        self._training = False
+        self._behind: list[tuple[Path, OnJobFinished | None]] = []
 
     def setup(self) -> None:
         """Makes the panel; nothing is installed and nothing heavy is imported here."""
@@ -128,11 +130,20 @@ class SSLSegmentationWidget(ModuleWidget):
 
     @property
     def busy(self) -> bool:
-        """Whether a job is being followed, its result comes into the scene, or segments are collected."""
-        return self.monitor.follower.active or self.segmentPanel.loading or self.correctPanel.collecting
+        """Whether a job is followed that is no training, its result comes into the scene, or segments are collected."""
+        short = self.monitor.follower.active and not self.training
+        return short or self.segmentPanel.loading or self.correctPanel.collecting
+
+    @property
+    def training(self) -> bool:
+        """Whether the job that is followed is a training: it takes long, and other jobs may run meanwhile."""
+        return self._training and self.monitor.follower.active
 
     def follow(self, folder: Path, onFinished: OnJobFinished | None = None) -> None:
-        """Shows a job's progress; calls back when it has ended."""
+        """Shows a job's progress; calls back when it has ended. A training in progress is shown again after that."""
+        if self.training and self.monitor.folder is not None:
+            self._behind.append((self.monitor.folder, self._onJobFinished))
+        self._training = jobs.load(folder)["kind"] == "finetune"
         self.ui.progressCollapsibleButton.collapsed = False
         super().follow(folder, onFinished)
 
@@ -141,6 +152,8 @@ class SSLSegmentationWidget(ModuleWidget):
         super().onJobFinished(folder, status)
         if status.state == jobs.FAILED:
             slicer.util.errorDisplay(wording.failure(folder, status))
+        if self._behind:
+            self.follow(*self._behind.pop())
 
     def onSceneStartClose(self, caller: Any = None, event: Any = None) -> None:
         """The scene is about to be emptied."""

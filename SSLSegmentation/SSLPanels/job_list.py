@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +23,15 @@ class JobList:
 
     Args:
         table: The table; a row's key is the job's folder.
-        kinds: Kinds of jobs to list.
+        listed: Whether a job is listed, by its description (``job.json``).
         onChange: Called when rows have changed.
     """
 
     INTERVAL_MS = 2000
 
-    def __init__(self, table: Any, kinds: Sequence[str], onChange: Callable[[], None]) -> None:
+    def __init__(self, table: Any, listed: Callable[[dict[str, Any]], bool], onChange: Callable[[], None]) -> None:
         self._table = table
-        self._kinds = tuple(kinds)
+        self._listed = listed
         self._onChange = onChange
         self._known: dict[Path, tuple[tuple[float, ...], list[str] | None]] = {}
         self._shown: list[tuple[str, list[str]]] = []
@@ -71,7 +70,7 @@ class JobList:
         self._onChange()
 
     def _row(self, folder: Path, root: Path) -> list[str] | None:
-        """Cells of a job; None of a kind that is not listed or a folder that has gone meanwhile."""
+        """Cells of a job; None of one that is not listed or a folder that has gone meanwhile."""
         files = [folder / name for name in (jobs.JOB_FILE, jobs.EVENTS_FILE, jobs.WORKER_FILE)]
         stamp = tuple(file.stat().st_mtime if file.is_file() else 0.0 for file in files)
         known = self._known.get(folder)
@@ -79,11 +78,11 @@ class JobList:
             return known[1]
         self._known.pop(folder, None)
         try:
-            kind = jobs.load(folder)["kind"]
-            status = jobs.status(folder) if kind in self._kinds else None
+            description = jobs.load(folder)
+            status = jobs.status(folder) if self._listed(description) else None
         except (jobs.JobError, OSError):
             return None
-        row = None if status is None else cells(folder, root, kind, status)
+        row = None if status is None else cells(folder, root, description["kind"], status)
         if status is None or status.state in AT_REST:
             self._known[folder] = stamp, row
         return row

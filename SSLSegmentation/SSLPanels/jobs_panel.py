@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from .clicks import once
 from .job_list import JobList
 from .section import Section
 
-KINDS = ("pretrain", "finetune", "study-labels")
+TRAININGS = ("pretrain", "finetune", "study-labels")
 
 
 class JobsPanel(Section):
@@ -25,7 +26,7 @@ class JobsPanel(Section):
     def __init__(self, owner: Any) -> None:
         super().__init__(owner)
         tables.headers(self.ui.jobsTable, [_("Job"), _("Kind"), _("State"), _("Progress")], 0)
-        self.jobList = JobList(self.ui.jobsTable, KINDS, self.update)
+        self.jobList = JobList(self.ui.jobsTable, takes_long, self.update)
         self.ui.studyPlotWidget.setVisible(False)
         self.ui.refreshJobsButton.connect("clicked()", self.refresh)
         self.ui.followJobButton.connect("clicked()", self.onFollow)
@@ -100,6 +101,11 @@ class JobsPanel(Section):
             }
             score = _("AUC") if document.get("target") == "classification" else _("mean Dice")
             curves.show_few_labels(self.ui.studyPlotWidget, lines, score)
+
+
+def takes_long(description: Mapping[str, Any]) -> bool:
+    """Whether a job may outlast the window, so that it is looked for again: trainings, and segmenting a folder."""
+    return description["kind"] in TRAININGS or bool(description["settings"].get("cohort"))
 
 
 def numbers(text: str) -> list[int]:

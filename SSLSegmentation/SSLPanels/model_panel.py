@@ -137,7 +137,7 @@ class ModelPanel(ExamSection):
         self.ui.collectedLabel.text = groups if classes else collected
         reason = self._whyNot(count)
         for button in (self.ui.finetuneButton, self.ui.forecastButton):
-            button.enabled = not reason and not self.owner.busy
+            button.enabled = not reason and not self.owner.busy and not self.owner.training
         self.ui.finetuneButton.toolTip = reason or _("Trains the model on the labels in a process of its own.")
         self.ui.reasonLabel.text = reason
         self.ui.reasonLabel.setVisible(bool(reason))

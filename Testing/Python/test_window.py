@@ -257,3 +257,32 @@ def test_nothing_of_a_patient_is_left_where_an_export_is_declined(
         panel.logic.exportDicom(tmp_path, node, tmp_path / "seg.dcm", exam)
     assert jobs.find(window.home / "jobs") == before
     assert not list((window.home / "jobs").rglob("segmentation.seg.nrrd"))
+
+
+def test_a_training_is_shown_again_after_what_was_done_meanwhile(window: Window, panel: Any, tmp_path: Path) -> None:
+    training = jobs.create(tmp_path / "training", "finetune", {})
+    other = jobs.create(tmp_path / "segment", "segment", {})
+    ended: list[str] = []
+    panel.follow(training, lambda folder, status: ended.append(folder.name))
+    assert panel.training
+    assert not panel.busy, "there is no need to wait for it"
+    assert not panel.ui.finetuneButton.enabled
+    panel.follow(other, lambda folder, status: ended.append(folder.name))
+    assert panel.busy
+    jobs.Reporter(other).event(jobs.FINISHED)
+    window.spin(lambda: not panel.busy)
+    assert panel.monitor.folder == training
+    jobs.Reporter(training).event(jobs.FINISHED)
+    window.spin(lambda: not panel.training)
+    assert ended == ["segment", "training"]
+
+
+def test_segmenting_a_folder_is_found_again(window: Window, tmp_path: Path) -> None:
+    window.pretrain.exit()
+    for name, settings in (("folder", {"cohort": str(tmp_path)}), ("one", {"input": str(tmp_path)})):
+        jobs.create(window.home / "jobs" / name, "segment", settings)
+    window.pretrain.enter()
+    table = window.pretrain.ui.jobsTable
+    listed = [(table.item(row, 0).text(), table.item(row, 1).text()) for row in range(table.rowCount)]
+    assert ("folder", "Segmenting") in listed
+    assert "one" not in [name for name, _ in listed]
