@@ -65,14 +65,16 @@ class CorrectPanel(ExamSection):
         return corrections.one_an_image(self.exam, [node for node in found if segments.is_drawn(node)], chosen)
 
     def enter(self) -> None:
-        """The panel is shown: the editor listens to the views."""
+        """The panel is shown: the editor listens to the views and the keys."""
         self.editor.setupViewObservations()
+        self.editor.installKeyboardShortcuts()
         self._selectNodes()
 
     def exit(self) -> None:
         """Another module is shown: the editor lets go."""
         self.editor.setActiveEffect(None)
         self.editor.removeViewObservations()
+        self.editor.uninstallKeyboardShortcuts()
 
     def _observe(self, node: Any) -> None:
         """Listens to a segmentation: what is drawn may be used at once."""

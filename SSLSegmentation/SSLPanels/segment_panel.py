@@ -167,8 +167,9 @@ class SegmentPanel(ExamSection):
         if chart is not None:
             curves.show(self.ui.volumePlotWidget, chart)
         browser = next((v.browser for v in self.exam.views if v.browser is not None), None) if self.exam else None
-        self.ui.seekWidget.setVisible(browser is not None)
-        self.ui.seekWidget.setMRMLSequenceBrowserNode(browser)
+        for widget in (self.ui.seekWidget, self.ui.playWidget):
+            widget.setVisible(browser is not None)
+            widget.setMRMLSequenceBrowserNode(browser)
 
     def _showTable(self, table: Any, found: ExamClass | None = None, doubts: Sequence[str] = ()) -> None:
         """Shows a table node, and what is said of the exam's class, or its planes, where it belongs to that."""

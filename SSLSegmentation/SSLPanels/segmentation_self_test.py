@@ -38,6 +38,7 @@ class SSLSegmentationTest(SelfTest):
             "show3DButton": "qMRMLSegmentationShow3DButton",
             "volumePlotWidget": "qMRMLPlotWidget",
             "seekWidget": "qMRMLSequenceBrowserSeekWidget",
+            "playWidget": "qMRMLSequenceBrowserPlayWidget",
             "studyPathLineEdit": "ctkPathLineEdit",
             "examCollapsibleButton": "ctkCollapsibleButton",
             "crossingsGroupBox": "ctkCollapsibleGroupBox",

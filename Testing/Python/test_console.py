@@ -494,6 +494,7 @@ def test_clicks_to_a_segmented_cine(console: dict[str, Any], window: Window) -> 
     window.spin(lambda: not panel.busy)
     assert not panel.ui.volumePlotWidget._real.isHidden()
     assert not panel.ui.seekWidget._real.isHidden()
+    assert not panel.ui.playWidget._real.isHidden()
     model = panel.ui.resultsTableView._real.model()
     assert "LV cavity" in [model.item(r, 1).text() for r in range(model.rowCount())]
     # The slider moves images and segments together.
