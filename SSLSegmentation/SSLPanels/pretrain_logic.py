@@ -23,6 +23,7 @@ from .follower import Followers
 from .follower import JobFollower
 from .follower import wait_for_result
 from .workers import Workers
+from .workers import merged
 
 #: What a preset sets, beside the organ. On hearts, crossings alone measured best for few labels.
 PRESETS: dict[Preset, dict[str, Any]] = {
@@ -190,10 +191,9 @@ class SSLPretrainLogic(ScriptedLoadableModuleLogic):
             "data": {"path": str(Path(cohort).resolve())},
             "pretext": list(pretexts),
             "schedule": {"steps": steps},
-            **(settings or {}),
+            "network": {"kind": network},
         }
-        document["network"] = {"kind": network, **document.get("network", {})}
-        folder = self.workers.run("pretrain", document, out)
+        folder = self.workers.run("pretrain", merged(document, settings or {}), out)
         self.follow(folder, onUpdate, onFinished)
         if waitForCompletion:
             wait_for_result(folder)
@@ -234,12 +234,12 @@ class SSLPretrainLogic(ScriptedLoadableModuleLogic):
             settings: Further settings of every fine-tuning; they override.
         """
         data = {"path": str(Path(cohort).resolve())}
-        trial = {"data": data, "init": str(Path(model).resolve()), **(settings or {})}
+        trial = merged({"data": data, "init": str(Path(model).resolve())}, settings or {})
         return self.workers.run("study-labels", {"finetune": trial, "counts": list(counts), "seeds": seeds})
 
     def drawTargets(self, study: str | Path, settings: dict[str, Any] | None = None) -> Path:
         """Draws in a job what each pretext looks for on an exam: a PNG each, named in its ``targets.json``."""
-        document = {"data": {"path": str(Path(study).resolve())}, **(settings or {})}
+        document = merged({"data": {"path": str(Path(study).resolve())}}, settings or {})
         return self.workers.run("targets", {"study": str(Path(study).resolve()), "pretrain": document})
 
     def follow(self, folder: str | Path, onUpdate: Any = None, onFinished: Any = None) -> JobFollower:

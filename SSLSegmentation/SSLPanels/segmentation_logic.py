@@ -35,6 +35,7 @@ from .follower import wait_for_result
 from .scene_jobs import SceneJobs
 from .scene_jobs import read_result
 from .workers import Workers
+from .workers import merged
 
 if TYPE_CHECKING:
     # What meets the scene reads images, which takes long to import: only where it is used.
@@ -541,7 +542,7 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
             RuntimeError: Waited for, and the job failed; the message says why.
         """
         document = self.finetuneSettings(labelled, model, transfer, steps, device, target, network)
-        folder = self.workers.run("finetune", {**document, **(settings or {})})
+        folder = self.workers.run("finetune", merged(document, settings or {}))
         self._follow(folder, onUpdate, onFinished)
         if waitForCompletion:
             self.wait(folder)

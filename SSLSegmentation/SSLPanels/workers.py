@@ -19,6 +19,15 @@ FOLDER_KEY = "SSLSegmentation/JobsFolder"
 NEED_NOTHING = ("load", "inspect", "phantom")
 
 
+def merged(settings: Mapping[str, Any], further: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with further ones, which override; a block keeps what the further one does not name."""
+    together = {**settings, **further}
+    for name, block in settings.items():
+        if isinstance(block, Mapping) and isinstance(together[name], Mapping):
+            together[name] = merged(block, together[name])
+    return together
+
+
 def jobs_folder() -> Path:
     """Where jobs are kept unless the user says otherwise: a folder of the user's, never the extension's."""
     kept = slicer.app.settings().value(FOLDER_KEY, "")

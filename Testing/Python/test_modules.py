@@ -283,6 +283,26 @@ def test_settings_of_the_panel(window: Window) -> None:
     assert (node.preset.name, panel.ui.patchSpinBox.value, *ticked()) == ("Heart", 144, "crossings")
 
 
+def test_further_settings_of_a_script_keep_what_they_do_not_name(
+    window: Window, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[dict[str, Any]] = []
+    for panel in (window.pretrain, window.segmentation):
+        monkeypatch.setattr(panel.logic.workers, "run", lambda kind, settings, *_: given.append(settings) or tmp_path)
+    monkeypatch.setattr(window.pretrain.logic, "follow", lambda *_: None)
+    more = {"schedule": {"batch": 4}, "data": {"organ": "heart"}, "network": {"widths": [4, 8]}}
+    window.pretrain.logic.start(tmp_path, steps=30, settings=more)
+    window.segmentation.logic.finetune(tmp_path, steps=30, settings=more)
+    for settings in given:
+        assert settings["schedule"] == {"steps": 30, "batch": 4}
+        assert settings["data"] == {"path": str(tmp_path.resolve()), "organ": "heart"}
+        assert settings["network"] == {"kind": "unet", "widths": [4, 8]}
+    window.segmentation.logic.finetune(tmp_path, steps=30, settings={"schedule": {"steps": 5}, "device": "cpu"})
+    assert (given[-1]["schedule"], given[-1]["device"]) == ({"steps": 5}, "cpu")
+    window.pretrain.logic.compare(tmp_path / "model", tmp_path, settings=more)
+    assert given[-1]["finetune"]["data"] == {"path": str(tmp_path.resolve()), "organ": "heart"}
+
+
 def test_a_network_that_cannot_learn_the_pretexts_is_not_started(
     window: Window, exams: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
