@@ -116,8 +116,12 @@ class SceneJobs:
         from SSLScene import undo
 
         if waitForCompletion:
+            self._followers.follow(folder, onUpdate)
             wait_for_result(folder)
-            return undo.at_once(show())
+            shown = undo.at_once(show())
+            if onFinished is not None:
+                onFinished(shown)
+            return shown
 
         def finished(status: jobs.Status) -> None:
             if status.state == jobs.FINISHED:

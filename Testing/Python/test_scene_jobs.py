@@ -65,3 +65,20 @@ def test_a_job_whose_python_is_wrong_keeps_its_exam_for_another_one(window: Wind
     assert status.state == jobs.FAILED
     assert "check the path of that Python" in status.message
     assert (folder / "input" / HANDOVER_FILE).is_file()
+
+
+def test_who_waits_for_a_result_is_called_back_too(window: Window, tmp_path: Path) -> None:
+    from SSLScene import undo
+
+    folder = jobs.create(tmp_path / "job", "planes", {})
+    jobs.Reporter(folder).event(jobs.FINISHED)
+    told: list[object] = []
+    shown = window.segmentation.logic._sceneJobs.outcome(
+        folder,
+        lambda: undo.one_step(lambda: "planes"),
+        lambda status, events: told.append(status.state),
+        told.append,
+        waitForCompletion=True,
+    )
+    assert shown == "planes"
+    assert told == [jobs.FINISHED, "planes"]
