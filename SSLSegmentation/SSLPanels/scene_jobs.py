@@ -67,10 +67,15 @@ class SceneJobs:
 
         Returns:
             The job's folder.
+
+        Raises:
+            SceneError: A view's volume is no longer in the scene.
         """
         from SSLScene import exams
 
         folder = self._workers.newFolder(kind)
+        # Before the folder is made: a job that cannot get its exam is none.
+        handing_over = _until_stopped(exams.handing_over(exam, folder / "input"), folder)
         places = {"input": str(folder / "input")} | ({"out": str(folder / out)} if out else {})
         self._workers.prepare(kind, settings | places, folder)
 
@@ -87,7 +92,7 @@ class SceneJobs:
                 jobs.Reporter(folder).event(jobs.FAILED, message=str(error))
 
         self._waiting.add(folder)
-        self._work(_until_stopped(exams.handing_over(exam, folder / "input"), folder), start, ended)
+        self._work(handing_over, start, ended)
         return folder
 
     def outcome(

@@ -520,10 +520,17 @@ def handing_over(exam: SceneExam, folder: Path) -> Iterator[tuple[int, int, str]
     and the worker's results are named by them. What the worker tells has the names that are shown.
 
     Raises:
+        SceneError: A view's volume is no longer in the scene; said at once, before anything is written.
         OSError: A file cannot be written.
     """
     views = []
     for number, item in enumerate(exam.views):
+        if any(volume.GetScene() is None for volume in item.volumes):
+            msg = (
+                f"The view '{item.view.name}' has lost its volume in the scene: load the exam again, or take the"
+                " volumes that are left as the exam."
+            )
+            raise SceneError(msg)
         sequences = [sequence_of(volume.GetScene(), volume) for volume in item.volumes]
         # Converted as it is written, some MB at a time: a large volume as a whole would block the window.
         voxels = partial(_voxels, item.volumes, sequences)

@@ -67,6 +67,21 @@ def test_a_job_whose_python_is_wrong_keeps_its_exam_for_another_one(window: Wind
     assert (folder / "input" / HANDOVER_FILE).is_file()
 
 
+def test_a_job_on_a_view_without_its_volume_is_not_made(window: Window) -> None:
+    """It says which view, where a user has deleted the volume in the Data module."""
+    from SSLScene import exams
+    from SSLScene import undo
+    from SSLScene.host import SceneError
+
+    exam = exams.load_study(window.scene, toy_study(1), "deleted")
+    window.scene.RemoveNode(exam.views[1].volume)
+    before = jobs.find(window.home / "jobs")
+    with pytest.raises(SceneError, match=f"'{exam.views[1].view.name}' has lost its volume.*load the exam again"):
+        window.segmentation.logic.startClassifying("/absent.safetensors", exam, "cpu")
+    assert jobs.find(window.home / "jobs") == before
+    undo.remove_all(window.scene, "deleted")
+
+
 def test_who_waits_for_a_result_is_called_back_too(window: Window, tmp_path: Path) -> None:
     from SSLScene import undo
 
