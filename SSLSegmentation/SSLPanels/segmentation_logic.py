@@ -481,12 +481,13 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
 
     @staticmethod
     def goToSlice(exam: "SceneExam", weighed: "WeighedSlice") -> None:
-        """Shows a slice, for instance the one that decided most, in the red view."""
+        """Shows a slice, for instance the one that decided most: in place of its view side by side, else in Red."""
         from SSLScene import layouts
 
         if weighed.item.browser is not None:
             weighed.item.browser.SetSelectedItemNumber(weighed.phase)
-        layouts.show_slice(slicer.mrmlScene, exam.token, "Red", weighed.item, weighed.slice)
+        name = layouts.view_showing(slicer.mrmlScene, weighed.item)
+        layouts.show_slice(slicer.mrmlScene, exam.token, name, weighed.item, weighed.slice)
 
     @staticmethod
     def wait(folder: str | Path) -> None:

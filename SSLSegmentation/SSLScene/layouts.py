@@ -6,6 +6,7 @@ Whatever is changed of a slice view is remembered under the exam's token, so tha
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from collections.abc import Sequence
 from typing import Any
@@ -132,6 +133,17 @@ def _describe(node: Any, xml: str) -> None:
     if node.GetViewArrangement() == LAYOUT_ID:
         # A changed description is only taken up when the number changes.
         node.SetViewArrangement(FOUR_UP)
+
+
+def view_showing(scene: Any, item: SceneView) -> str:
+    """Name of the slice view that shows a view of an exam side by side; where none does, of one that is to be seen."""
+    node = scene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+    if node is None or node.GetViewArrangement() != LAYOUT_ID:
+        return "Red"
+    names = re.findall(r'vtkMRMLSliceNode" singletontag="([^"]+)"', node.GetAttribute(DESCRIPTION) or "")
+    ids = [volume.GetID() for volume in item.volumes]
+    showing = [name for name in names if composite_node(scene, name).GetBackgroundVolumeID() in ids]
+    return (showing or [name for name in names if name == "Red"] or names or ["Red"])[0]
 
 
 def restore_layout(scene: Any) -> None:

@@ -694,6 +694,35 @@ def test_loads_an_exam_and_shows_its_planes(window: Window, exams: Path) -> None
         assert not [n.GetName() for n in slicer.util.getNodesByClass(kind) if not n.GetHideFromEditors()]
 
 
+def test_a_slice_is_shown_where_its_image_is(window: Window, request: pytest.FixtureRequest) -> None:
+    """In its view side by side; an image that is not among them takes a slice view that is to be seen."""
+    from SSLScene import exams
+    from SSLScene import layouts
+    from SSLScene import undo
+    from SSLScene.classes import WeighedSlice
+    from toy_exams import toy_study
+
+    exam = exams.load_study(window.scene, toy_study(1, phases=2), "weighed")
+    request.addfinalizer(lambda: undo.remove_all(window.scene, "weighed"))
+    go, sax, two, four = window.segmentation.logic.goToSlice, *exam.views
+
+    def shown(name: str) -> str:
+        return str(layouts.composite_node(window.scene, name).GetBackgroundVolumeID())
+
+    layouts.show_views(window.scene, exam)
+    go(exam, WeighedSlice(two, 0, 1, 1.0))
+    assert [shown(name) for name in ("Red", "Green", "Yellow")] == [v.volume.GetID() for v in (sax, two, four)]
+    assert two.shown_phase == 1
+    layouts.show_views(window.scene, exam, [two])
+    go(exam, WeighedSlice(sax, 3, 0, 1.0))
+    assert (shown("Red"), shown("Green")) == (sax.volume.GetID(), sax.volume.GetID()), "Red is not to be seen"
+    centre = layouts.slice_node(window.scene, "Green").GetSliceToRAS()
+    assert [centre.GetElement(k, 3) for k in range(3)] == pytest.approx(sax.view.planes[3].centre * [-1, -1, 1])
+    layouts.show_views(window.scene, exam, [four, sax], layout=layouts.FOUR_UP)
+    go(exam, WeighedSlice(two, 0, 0, 1.0))
+    assert shown("Red") == two.volume.GetID(), "another layout"
+
+
 def test_a_tall_panel_leaves_no_gaps(window: Window) -> None:
     """What is left of the height lies below the last section, not within one."""
     for panel, names in (
