@@ -152,8 +152,9 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
         exam = exams.exam_of_scene(scene, chosen)
         exam.token = exams.token_of_study(scene, exam.item) if exam.item else "exam of the scene"
         if not isinstance(chosen, Mapping):
-            given = [item.view.role for item in exam.views]
-            assign_roles(exam.study, organ=None)
+            given, side = [item.view.role for item in exam.views], exam.study.side
+            assign_roles(exam.study, organ=exam.study.organ)
+            exam.study.side = side or exam.study.side
             for item, known in zip(exam.views, given, strict=True):
                 item.view.role = item.view.role if known == "unknown" else known
         return exam

@@ -49,6 +49,12 @@ ROLE = "SSLSegmentation.Role"
 VIEW = "SSLSegmentation.View"
 SOURCE = "SSLSegmentation.Source"
 SLICE = "SSLSegmentation.Slice"
+FRAME = "SSLSegmentation.FrameOfReference"
+#: A view's further facts, as JSON.
+FACTS = "SSLSegmentation.Facts"
+#: Of a study item.
+ORGAN = "SSLSegmentation.Organ"
+SIDE = "SSLSegmentation.Side"
 #: Of a study item that someone else made: the owner of what is shown of it.
 EXAM = "SSLSegmentation.Exam"
 
@@ -159,6 +165,8 @@ def _study_item(scene: Any, study: Study, token: str) -> int:
     patient = hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), study.subject or study.name)
     item: int = hierarchy.CreateStudyItem(undo.own_item(scene, patient, token), study.name)
     hierarchy.SetItemAttribute(item, SOURCE, str(study.path))
+    hierarchy.SetItemAttribute(item, ORGAN, study.organ)
+    hierarchy.SetItemAttribute(item, SIDE, study.side or "")
     return undo.own_item(scene, item, token)
 
 
@@ -204,6 +212,8 @@ def _volume(scene: Any, view: View, name: str, pixels: npt.NDArray[np.float32], 
     node.SetAttribute(ROLE, view.role)
     node.SetAttribute(VIEW, view.name)
     node.SetAttribute(SOURCE, str(view.source))
+    node.SetAttribute(FRAME, view.frame_of_reference)
+    node.SetAttribute(FACTS, json.dumps(dict(view.attributes)))
     if part.start is not None:
         node.SetAttribute(SLICE, str(part.start))
     return node
@@ -403,7 +413,9 @@ def _view_of(scene: Any, volumes: Sequence[Any], role: str | None) -> View:
         read_pixels=_scene_reader(volumes, sequences),
         role=known if known in ROLES else UNKNOWN,
         reason="chosen in the scene" if role else "",
+        frame_of_reference=first.GetAttribute(FRAME),
         trigger_times=_times(sequences[0]),
+        attributes=json.loads(first.GetAttribute(FACTS) or "{}"),
     )
 
 
@@ -469,7 +481,8 @@ def exam_of_scene(
     """An exam of volumes that lie in the scene already. Nothing is added or changed.
 
     Slices that were loaded as the one volume a plane of a view are that view again. Where all volumes lie in one study
-    of the subject hierarchy, the exam has its name, its subject and the folder that it was loaded from.
+    of the subject hierarchy, the exam has its name, its subject, its organ and side, and the folder that it was loaded
+    from.
 
     Args:
         scene: The MRML scene.
@@ -493,8 +506,9 @@ def exam_of_scene(
     hierarchy = subject_hierarchy(scene)
     subject, known = exam_name(scene, item)
     name = name or known or "scene"
-    path = hierarchy.GetItemAttribute(item, SOURCE) if item else ""
-    exam = SceneExam(Study(name=name, path=Path(path or name), views=[], subject=subject), token=token, item=item)
+    path, organ, side = (hierarchy.GetItemAttribute(item, key) if item else "" for key in (SOURCE, ORGAN, SIDE))
+    study = Study(name, Path(path or name), [], subject=subject, organ=organ or UNKNOWN, side=side or None)
+    exam = SceneExam(study, token=token, item=item)
     for nodes in parts.values():
         nodes.sort(key=lambda node: int(node.GetAttribute(SLICE) or 0))
         view = _view_of(scene, nodes, given[nodes[0].GetID()] or None)

@@ -291,6 +291,21 @@ def test_the_exam_of_the_chosen_volume_is_taken_up(window: Window, request: pyte
         assert (found.token, found.study.subject) == (exam.token, "Anna")
 
 
+def test_volumes_of_the_scene_are_of_the_organ_and_side_that_they_were_loaded_with(
+    window: Window, request: pytest.FixtureRequest
+) -> None:
+    """Which the file beside the images may have said; nothing in them need show it."""
+    from SSLScene import exams
+
+    logic = window.segmentation.logic
+    study = small(1, "MR", "Anna")
+    study.organ, study.side = "knee", "left"
+    exam = exams.load_study(window.scene, study, "knee")
+    request.addfinalizer(lambda: logic.removeExam(exam))
+    used = logic.useVolumes([exam.views[0].volume])
+    assert (used.study.organ, used.study.side) == ("knee", "left")
+
+
 def test_one_segmentation_an_image_is_used(window: Window, drawn: Any, tmp_path: Path) -> None:
     """The chosen one, else the last, and the panel says so; a script that gives two is told to choose."""
     from SSLPanels import corrections

@@ -251,14 +251,20 @@ def test_an_exam_goes_out_as_a_study_folder(scene: Any, tmp_path: Path, shifted:
 
 
 def test_a_saved_scene_gives_the_same_exam(scene: Any, tmp_path: Path) -> None:
-    """Names, subject, folder, roles, and slices that are one view; after the file was written and read."""
-    loaded = exams.load_study(scene, heart(phases=3, shifted=True), undo.new_token("exam 7"))
-    loaded.study.path = Path("exam 7")
+    """Names, subject, folder, roles, what headers say, and slices that are one view; after it was written and read."""
+    study = heart(phases=3, shifted=True)
+    study.organ, study.side = "heart", "left"
+    study.views[0].frame_of_reference = "1.2.3"
+    study.views[0].attributes = {"series_uid": "1.2.4", "description": 'sax | \'A:"1; 2" <ü>'}
+    study.views[2].attributes = {"position": "not in the header"}
+    loaded = exams.load_study(scene, study, undo.new_token("exam 7"))
+    loaded.views[0].browser.SetSelectedItemNumber(2)
     exams.set_role(scene, loaded.views[1], "3ch")
     again = saved_and_loaded(scene, tmp_path)
     volumes = [node for node in undo.nodes(again) if node.GetAttribute(exams.VIEW)]
     exam = exams.exam_of_scene(again, volumes[::-1], token=loaded.token)
     assert (exam.study.name, exam.study.subject, exam.study.path) == ("exam 7", "Anna", Path("exam 7"))
+    assert (exam.study.organ, exam.study.side) == ("heart", "left")
     assert subject_hierarchy(again).GetItemName(exam.item) == "exam 7"
     assert [(v.view.name, v.view.role, len(v.volumes)) for v in exam.views] == [
         ("shortaxis", "sax", 5), ("a4", "4ch", 1), ("a2", "3ch", 1),
@@ -266,6 +272,8 @@ def test_a_saved_scene_gives_the_same_exam(scene: Any, tmp_path: Path) -> None:
     for item in exam.views:
         former = next(v for v in loaded.views if v.view.name == item.view.name)
         assert item.view.source == former.view.source
+        assert item.view.frame_of_reference == former.view.frame_of_reference
+        assert item.view.attributes == former.view.attributes
         assert subject_hierarchy(again).GetItemName(item.item) == subject_hierarchy(scene).GetItemName(former.item)
         for mine, theirs in zip(item.view.planes, former.view.planes, strict=True):
             np.testing.assert_allclose(mine.corners, theirs.corners, atol=1e-3)
