@@ -162,7 +162,8 @@ class SSLSegmentationWidget(ModuleWidget):
 
     def onSceneEndImport(self, caller: Any = None, event: Any = None) -> None:
         """A saved scene was opened: an exam that is in it is taken up again."""
-        self.initializeParameterNode()
+        if self.shown:
+            self.initializeParameterNode()
         if self.exam is None:
             self._takeUpExam()
 

@@ -45,12 +45,14 @@ class ModuleWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         panels: The sections of the panel, in the order in which they are told of changes.
         monitor: Shows the job that is followed.
         curves: Its losses and scores.
+        shown: Whether the panel is the one that is shown.
     """
 
     def __init__(self, parent: Any = None) -> None:
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
         self.logic: Any = None
+        self.shown = False
         self.panels: Sequence[Section] = ()
         self._onJobFinished: OnJobFinished | None = None
         self._parameterNode: Any = None
@@ -82,12 +84,14 @@ class ModuleWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def enter(self) -> None:
         """The panel is shown."""
+        self.shown = True
         self.initializeParameterNode()
         for panel in self.panels:
             panel.enter()
 
     def exit(self) -> None:
         """Another module is shown; a job is still followed."""
+        self.shown = False
         for panel in self.panels:
             panel.exit()
         self._setParameterNode(None)
@@ -115,8 +119,9 @@ class ModuleWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._setParameterNode(None)
 
     def onSceneEndClose(self, caller: Any = None, event: Any = None) -> None:
-        """The scene is empty."""
-        self.initializeParameterNode()
+        """The scene is empty; a panel that is not shown is tied to it when it is."""
+        if self.shown:
+            self.initializeParameterNode()
 
     # Parameters -------------------------------------------------------------------------------
 

@@ -400,6 +400,15 @@ def view_of_node(scene: Any, node: Any, role: str | None = None) -> View:
     return _view_of(scene, [node], role)
 
 
+def _facts(node: Any) -> dict[str, str]:
+    """A view's further facts; none where a scene that comes from elsewhere holds something else there."""
+    try:
+        facts = json.loads(node.GetAttribute(FACTS) or "{}")
+        return {str(key): str(value) for key, value in facts.items()}
+    except (ValueError, AttributeError, RecursionError):
+        return {}
+
+
 def _view_of(scene: Any, volumes: Sequence[Any], role: str | None) -> View:
     """As :func:`view_of_node`, of one volume or of one a slice."""
     first = volumes[0]
@@ -415,7 +424,7 @@ def _view_of(scene: Any, volumes: Sequence[Any], role: str | None) -> View:
         reason="chosen in the scene" if role else "",
         frame_of_reference=first.GetAttribute(FRAME),
         trigger_times=_times(sequences[0]),
-        attributes=json.loads(first.GetAttribute(FACTS) or "{}"),
+        attributes=_facts(first),
     )
 
 

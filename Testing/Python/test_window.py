@@ -286,3 +286,22 @@ def test_segmenting_a_folder_is_found_again(window: Window, tmp_path: Path) -> N
     listed = [(table.item(row, 0).text(), table.item(row, 1).text()) for row in range(table.rowCount)]
     assert ("folder", "Segmenting") in listed
     assert "one" not in [name for name, _ in listed]
+
+
+def test_a_panel_that_is_not_shown_is_not_tied_to_a_new_scene(window: Window, panel: Any) -> None:
+    for widget in (panel, window.pretrain):
+        widget.exit()
+        window.scene.Clear(0)
+        assert widget.parameters is None
+        widget.enter()
+        assert widget.parameters is not None
+
+
+@pytest.mark.parametrize("facts", ["[1]", "{", "3", "[" * 100_000])
+def test_a_scene_from_elsewhere_may_say_anything_of_its_volumes(window: Window, panel: Any, facts: str) -> None:
+    from SSLScene import exams
+
+    exam = loaded(window)
+    exam.views[0].volume.SetAttribute(exams.FACTS, facts)
+    again = panel.logic.useVolumes([item.volume for item in exam.views])
+    assert again.views[0].view.attributes == {}
