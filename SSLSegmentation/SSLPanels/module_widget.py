@@ -122,6 +122,11 @@ class ModuleWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """The scene is empty; a panel that is not shown is tied to it when it is."""
         if self.shown:
             self.initializeParameterNode()
+        folder = self.monitor.folder
+        if folder is not None and self.monitor.follower.active and not self.monitor.follower.stopping:
+            # Its curves went with the scene and are drawn again from its first event on.
+            self.curves.start(folder.name)
+            self.monitor.follow(folder)
 
     # Parameters -------------------------------------------------------------------------------
 

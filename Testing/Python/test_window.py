@@ -305,3 +305,25 @@ def test_a_scene_from_elsewhere_may_say_anything_of_its_volumes(window: Window, 
     exam.views[0].volume.SetAttribute(exams.FACTS, facts)
     again = panel.logic.useVolumes([item.volume for item in exam.views])
     assert again.views[0].view.attributes == {}
+
+
+def test_the_curve_of_a_running_job_outlives_the_scene(window: Window, tmp_path: Path) -> None:
+    panel = window.pretrain
+    folder = jobs.create(tmp_path / "job", "pretrain", {})
+    reporter = jobs.Reporter(folder)
+    for step in range(5):
+        reporter.event("progress", step=step, steps=9, loss=1.0 / (step + 1))
+
+    def points() -> int:
+        (node,) = [n for n in slicer.util.getNodesByClass("vtkMRMLTableNode") if n.GetName().startswith("job")]
+        return int(node.GetNumberOfRows())
+
+    panel.follow(folder)
+    assert points() == 5
+    window.scene.Clear(0)
+    assert points() == 5
+    reporter.event("progress", step=5, steps=9, loss=0.1)
+    panel.monitor.follower.poll()
+    assert points() == 6
+    panel.monitor.clear()
+    panel.curves.clear()
