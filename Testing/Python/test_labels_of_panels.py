@@ -36,6 +36,20 @@ def test_labels_show_what_comes_from_files_as_plain_text(path: Path) -> None:
         assert formats == ["Qt::PlainText"], f"{path.name}: {name}"
 
 
+@pytest.mark.parametrize("path", UI_FILES, ids=lambda path: path.stem)
+def test_who_cannot_see_the_panel_hears_what_a_field_is_for(path: Path) -> None:
+    """The label of a form's row names its field: screen readers say it, and a click on it goes there."""
+    root = ElementTree.parse(path).getroot()
+    names = {widget.get("name") for widget in root.iter("widget")}
+    rows = [item for item in root.iter("item") if item.get("column") == "0"]
+    labels = [widget for row in rows for widget in row.findall("widget[@class='QLabel']")]
+    labels = [label for label in labels if (label.findtext("property/string") or "").endswith(":")]
+    assert len(labels) > 10
+    for label in labels:
+        buddy = next((p.findtext("cstring") for p in label.iter("property") if p.get("name") == "buddy"), None)
+        assert buddy in names, f"{path.name}: {label.get('name')}"
+
+
 def test_every_panel_is_looked_at() -> None:
     assert [path.stem for path in UI_FILES] == ["SSLPretrain", "SSLSegmentation"]
 
