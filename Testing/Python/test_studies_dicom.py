@@ -28,6 +28,7 @@ from SSLEngine.studies import read_cohort
 from SSLEngine.studies import read_study
 from SSLEngine.studies import same_frame
 from SSLEngine.studies import write_view
+from SSLEngine.studies.phases import ed_es_phases
 
 LAYOUT = heart_layout(np.random.default_rng(21))
 SAX = LAYOUT["sax"][:6]
@@ -120,6 +121,18 @@ def test_temporal_position_stands_in_for_trigger_time(tmp_path: Path) -> None:
         save(dataset(SAX[0], np.full((24, 24), number), **common), tmp_path / f"{phase}.dcm")
     study = read_study(tmp_path)
     assert [study.views[0].pixels(k)[0, 0, 0] for k in range(3)] == [1, 2, 3]
+
+
+def test_temporal_position_stands_in_for_a_constant_trigger_time(tmp_path: Path) -> None:
+    for phase, number in enumerate([4, 3, 2, 1]):
+        common = {"TriggerTime": 0.0, "TemporalPositionIdentifier": number, "InstanceNumber": phase + 1}
+        save(dataset(SAX[0], np.full((24, 24), number), **common), tmp_path / f"{phase}.dcm")
+    study = read_study(tmp_path)
+    (view,) = study.views
+    assert [view.pixels(k)[0, 0, 0] for k in range(4)] == [1, 2, 3, 4]
+    assert "trigger times" not in said(study)
+    # Times that are all the same do not say when the systole ends.
+    assert (view.trigger_times, ed_es_phases(view)) == ((), (0, 1))
 
 
 def test_stack_acquired_twice_in_one_series(tmp_path: Path) -> None:

@@ -250,13 +250,19 @@ def _acquisition_order(frame: Frame) -> tuple[int, str, int, str]:
     return frame.acquisition, frame.acquired, frame.instance, str(frame.path)
 
 
-def _time(frame: Frame) -> float | None:
-    return frame.trigger_time if frame.trigger_time is not None else frame.temporal
+def _times(frames: Sequence[Frame]) -> list[float] | None:
+    """What tells the phases of one place apart: trigger times, else temporal positions; None where neither does."""
+    for times in ([f.trigger_time for f in frames], [f.temporal for f in frames]):
+        known = [float(t) for t in times if t is not None]
+        if len(known) == len(frames) and len(set(known)) > 1:
+            return known
+    return None
 
 
 def _timed(slices: Sequence[Slice]) -> bool:
     """Whether time tells the phases of every slice apart."""
-    return all(len({_time(f) for f in s.frames}) == len(s.frames) and _time(s.frames[0]) is not None for s in slices)
+    times = [_times(s.frames) for s in slices if len(s.frames) > 1]
+    return all(t is not None and len(set(t)) == len(t) for t in times)
 
 
 def _last_acquired(frames: Sequence[Frame]) -> list[Frame]:
@@ -264,11 +270,10 @@ def _last_acquired(frames: Sequence[Frame]) -> list[Frame]:
 
     Without usable times, frames of differing acquisitions are repeats, and frames of one acquisition are phases.
     """
-    times = [_time(f) for f in frames]
-    distinct = len(set(times))
-    if None not in times and distinct > 1:
+    times = _times(frames)
+    if times is not None:
         last = dict(zip(times, frames, strict=True))
-        return [last[t] for t in sorted(t for t in last if t is not None)]
+        return [last[t] for t in sorted(last)]
     acquisitions = Counter(f.acquisition for f in frames)
     if len(acquisitions) > 1 and len(set(acquisitions.values())) == 1:
         newest = frames[-1].acquisition
@@ -389,11 +394,12 @@ def _reader(slices: Sequence[Slice]) -> Callable[[int], npt.NDArray[np.float32]]
 
 
 def _trigger_times(slices: Sequence[Slice]) -> tuple[float, ...]:
-    """Median trigger time over the slices of each phase, ms; empty where a frame has none."""
+    """Median trigger time over the slices of each phase, ms; empty where a frame has none or all are the same."""
     times = [[f.trigger_time for f in s.frames] for s in slices]
     if any(t is None for row in times for t in row):
         return ()
-    return tuple(float(t) for t in np.median(np.array(times, dtype=float), axis=0))
+    medians = np.median(np.array(times, dtype=float), axis=0)
+    return tuple(medians.tolist()) if np.ptp(medians) > 0 else ()
 
 
 # ---------------------------------------------------------------------------------------------
