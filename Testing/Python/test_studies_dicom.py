@@ -157,6 +157,45 @@ def test_cine_slice_acquired_twice(tmp_path: Path) -> None:
     assert "1 of 6 slices were acquired more than once" in said(study)
 
 
+@pytest.mark.parametrize("step_ms", [27.0, 31.0, 300.0])
+def test_cine_slice_acquired_again_at_another_heart_rate(tmp_path: Path, step_ms: float) -> None:
+    write_series(tmp_path, SAX, phases=5, SeriesInstanceUID="1.2.9")
+    _acquired(tmp_path, SAX[2], 2, 5, step_ms)
+    study = read_study(tmp_path)
+    again = values(study).index(2000)
+    assert [values(study, phase)[again] for phase in range(5)] == [2000, 2001, 2002, 2003, 2004]
+    assert "1 of 6 slices were acquired more than once -> the last complete acquisition" in said(study)
+    assert "like the others" not in said(study)
+
+
+def _acquired(folder: Path, place: Plane, acquisition: int, phases: int, step_ms: float, start: int = 0) -> None:
+    """Writes one acquisition of one place; a pixel's value is 1000 x acquisition + phase."""
+    for phase in range(start, start + phases):
+        common = {"SeriesInstanceUID": "1.2.9", "TriggerTime": step_ms * phase, "AcquisitionNumber": acquisition}
+        pixels = np.full((24, 24), 1000 * acquisition + phase)
+        save(dataset(place, pixels, **common), folder / f"again{acquisition}-{phase}.dcm")
+
+
+@pytest.mark.parametrize(("counts", "used"), [((5, 5), 2), ((5, 3), 1), ((3, 5), 2)])
+def test_single_slice_cine_acquired_twice(tmp_path: Path, counts: tuple[int, int], used: int) -> None:
+    for number, count in enumerate(counts, 1):
+        _acquired(tmp_path, SAX[0], number, count, 30.0 - 3 * number)
+    study = read_study(tmp_path)
+    assert [values(study, k) for k in range(study.views[0].phases)] == [[1000 * used + k] for k in range(5)]
+    assert "acquired more than once" in said(study)
+
+
+def test_parts_of_the_cycle_that_count_as_acquisitions_are_no_repeats(tmp_path: Path) -> None:
+    for number in (1, 2):
+        _acquired(tmp_path / "halves", SAX[0], number, 3, 30.0, 3 * (number - 1))
+    for phase in range(6):
+        _acquired(tmp_path / "phases", SAX[0], phase + 1, 1, 30.0, phase)
+    for name in ("halves", "phases"):
+        study = read_study(tmp_path / name)
+        assert study.views[0].trigger_times == (0.0, 30.0, 60.0, 90.0, 120.0, 150.0)
+        assert "more than once" not in said(study)
+
+
 def test_stack_acquired_twice_in_two_series(tmp_path: Path) -> None:
     for number in (1, 2):
         write_series(tmp_path, SAX, SeriesNumber=number, SeriesDescription="cine sax")

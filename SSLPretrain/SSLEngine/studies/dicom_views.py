@@ -231,14 +231,16 @@ def _merged(slices: Sequence[Slice]) -> list[Slice]:
 def _settle_phases(stack: Stack) -> None:
     """Puts the frames of every slice into time order and gives all slices the same number of phases."""
     cine = max(len(s.frames) for s in stack.slices) > 1
+    usual = _usual(len(s.frames) for s in stack.slices)
+    phases = _usual(n for s in stack.slices for n in Counter(f.acquisition for f in s.frames).values())
     repeated = 0
     for item in stack.slices:
         item.frames.sort(key=_acquisition_order)
-        single = _last_acquired(item.frames) if cine else item.frames
+        single = _last_acquired(_newest(item.frames, phases, usual == phases)) if cine else item.frames
         repeated += len(single) < len(item.frames)
         item.frames = single
     if repeated:
-        so = "the last acquisition of each slice is used"
+        so = "the last complete acquisition of each slice is used"
         stack.problems.append((f"{repeated} of {len(stack.slices)} slices were acquired more than once", so))
     if max(len(s.frames) for s in stack.slices) > 1 and not _timed(stack.slices):
         so = "phases are taken in instance order; the first is called ED"
@@ -248,6 +250,12 @@ def _settle_phases(stack: Stack) -> None:
 
 def _acquisition_order(frame: Frame) -> tuple[int, str, int, str]:
     return frame.acquisition, frame.acquired, frame.instance, str(frame.path)
+
+
+def _usual(counts: Iterable[int]) -> int:
+    """The most frequent number; of equally frequent ones the largest."""
+    found = Counter(counts)
+    return max(found, key=lambda n: (found[n], n))
 
 
 def _times(frames: Sequence[Frame]) -> list[float] | None:
@@ -263,6 +271,27 @@ def _timed(slices: Sequence[Slice]) -> bool:
     """Whether time tells the phases of every slice apart."""
     times = [_times(s.frames) for s in slices if len(s.frames) > 1]
     return all(t is not None and len(set(t)) == len(t) for t in times)
+
+
+def _newest(frames: Sequence[Frame], phases: int, once: bool) -> Sequence[Frame]:
+    """The frames of the last complete acquisition of one place where it repeats another; else all of them.
+
+    Phases, or parts of the cycle, may count as acquisitions too. These are no repeats: they follow each other in time.
+
+    Args:
+        frames: In the order of their acquisition.
+        phases: Frames of a complete acquisition.
+        once: Whether most places of the stack have no more than these, so that whatever is there beside them repeats.
+    """
+    acquired: dict[int, list[float]] = {}
+    for frame, time in zip(frames, _times(frames) or [0.0] * len(frames), strict=True):
+        acquired.setdefault(frame.acquisition, []).append(time)
+    newest = max((k for k, times in acquired.items() if len(times) >= phases), default=None)
+    if newest is None:
+        return frames
+    own = acquired[newest]
+    again = any(min(own) < max(t) and min(t) < max(own) for k, t in acquired.items() if k != newest)
+    return [f for f in frames if f.acquisition == newest] if once or again else frames
 
 
 def _last_acquired(frames: Sequence[Frame]) -> list[Frame]:
@@ -282,11 +311,10 @@ def _last_acquired(frames: Sequence[Frame]) -> list[Frame]:
 
 
 def _equal_phases(stack: Stack) -> None:
-    counts = Counter(len(s.frames) for s in stack.slices)
-    if len(counts) == 1:
-        return
-    usual = max(counts, key=lambda n: (counts[n], n))
+    usual = _usual(len(s.frames) for s in stack.slices)
     odd = [s for s in stack.slices if len(s.frames) != usual]
+    if not odd:
+        return
     for item in odd:
         places = np.rint(np.linspace(0, len(item.frames) - 1, usual)).astype(int) if usual > 1 else [0]
         item.frames = [item.frames[k] for k in places]
