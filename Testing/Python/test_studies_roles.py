@@ -211,6 +211,17 @@ def test_side_from_names(name: str, side: str | None) -> None:
     assert find_side(views)[0] == side
 
 
+def test_side_from_where_placed_views_alone_lie() -> None:
+    def view(x: float, **attributes: str) -> View:
+        planes = [plane((1, 0, 0), (x, 0, 0))]
+        return View("a", Path("a"), planes, 1, lambda _: np.zeros((1, 1, 1), np.float32), attributes=attributes)
+
+    # The numbers of a header that says nothing mean nothing.
+    nowhere = view(80.0, position="not in the header")
+    assert find_side([nowhere]) == (None, "no laterality in the header, and no image says where it lies")
+    assert find_side([nowhere, nowhere, view(-80.0)])[0] == "right"
+
+
 def test_mirrored_knee_changes_side_and_keeps_pixels() -> None:
     study = _knee_study(knee_layout(np.random.default_rng(3), "left"))
     other = mirrored(study)

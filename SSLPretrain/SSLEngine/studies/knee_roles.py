@@ -75,12 +75,14 @@ def find_side(views: Sequence[View]) -> tuple[str | None, str]:
     left, right = bool(_LEFT.search(text)), bool(_RIGHT.search(text))
     if left != right:
         return ("left" if left else "right"), "the names say so"
-    # Patient coordinates run to the left; the table's middle is the body's.
-    middle = float(np.median([p.centre[0] for v in views for p in v.planes]))
+    # Patient coordinates run to the left; the table's middle is the body's. Views without a position lie anywhere.
+    places = [p.centre[0] for v in views if "position" not in v.attributes for p in v.planes]
+    middle = float(np.median(places)) if places else 0.0
     if abs(middle) > MIN_SIDE_MM:
         side = "left" if middle > 0 else "right"
         return side, f"the images lie {abs(middle):.0f} mm to the {side} of the middle"
-    return None, "no laterality in the header, and the images lie in the middle"
+    where = "the images lie in the middle" if places else "no image says where it lies"
+    return None, f"no laterality in the header, and {where}"
 
 
 def mirrored_plane(plane: Plane) -> Plane:
