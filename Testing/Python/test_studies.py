@@ -257,6 +257,16 @@ def test_labels_beside_the_image(tmp_path: Path) -> None:
     assert not study.irregularities
 
 
+def test_labels_with_the_name_of_the_image_come_before_others_on_its_grid(tmp_path: Path) -> None:
+    write(random_pixels(), tmp_path / "sax.nii.gz")
+    write(np.ones((4, 10, 12), np.uint8), tmp_path / "Segmentation.seg.nrrd")
+    assert read_study(tmp_path).views[0].labels_source == tmp_path / "Segmentation.seg.nrrd"
+    write(np.full((4, 10, 12), 2, np.uint8), tmp_path / "sax_seg.nii.gz")
+    (view,) = read_study(tmp_path).views
+    assert view.labels_source == tmp_path / "sax_seg.nii.gz"
+    assert (view.labels() == 2).all()
+
+
 def test_labels_suffix(tmp_path: Path) -> None:
     write(random_pixels(), tmp_path / "a.nii.gz")
     write((random_pixels() % 3).astype(np.uint8), tmp_path / "a_gt.nii.gz")

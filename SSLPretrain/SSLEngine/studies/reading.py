@@ -364,18 +364,21 @@ def unique_names(names: Sequence[str]) -> list[str]:
 
 
 def _attach_labels(study: Study, paths: Sequence[Path], suffix: str) -> None:
-    for path in paths:
-        _attach(study, path, None, image_name(path, suffix))
+    named = {view.name.lower(): view for view in reversed(study.views)}
+    own = {path: named.get(image_name(path, suffix).lower()) for path in paths}
+    # A file of another name may lie on the grid of an image that has labels of its own name: these come first.
+    for path in sorted(paths, key=lambda path: own[path] is None):
+        _attach(study, path, own[path])
 
 
-def _attach(study: Study, path: Path, view: View | None, name: str = "") -> None:
-    """Gives a view its labels; which view, the name or the grid says where none is given.
+def _attach(study: Study, path: Path, view: View | None) -> None:
+    """Gives a view its labels; which view, the grid says where none is given.
 
     The labels are read once, so that who counts as labelled is known before anything is chosen or learned.
     """
     try:
         labels = read_label_file(path)
-        view = view or _view_of_labels(study, labels, name)
+        view = view or _view_on_grid(study, labels)
         if view is not None and not labels.header.positioned and volume_extension(view.source):
             # They are laid over the image voxel by voxel, whichever of the file's axes is that of the slices.
             labels.header = labels.header.turned(read_header(view.source).axes)
@@ -397,11 +400,8 @@ def _attach(study: Study, path: Path, view: View | None, name: str = "") -> None
         view.labels_source = path
 
 
-def _view_of_labels(study: Study, labels: LabelFile, name: str) -> View | None:
-    """The view with the labels' name; else, if there is just one, the view on whose grid they lie."""
-    for view in study.views:
-        if view.name.lower() == name.lower():
-            return view
+def _view_on_grid(study: Study, labels: LabelFile) -> View | None:
+    """The view without labels on whose grid they lie, if there is just one."""
     fitting = [v for v in study.views if not v.labelled and labels.header.positioned and _same_grid(labels, v)]
     return fitting[0] if len(fitting) == 1 else None
 
