@@ -267,6 +267,15 @@ def test_labels_with_the_name_of_the_image_come_before_others_on_its_grid(tmp_pa
     assert (view.labels() == 2).all()
 
 
+def test_label_files_that_are_not_used_are_told_to_a_training(tmp_path: Path) -> None:
+    write(random_pixels(), tmp_path / "sax.nii.gz")
+    for name in ("sax.seg.nrrd", "sax_seg.nii.gz", "stray_seg.nii.gz"):
+        write(np.ones((4, 10, 12), np.uint8), tmp_path / name)
+    told = {Path(i.where).name: i for i in read_study(tmp_path).irregularities}
+    assert {name: i.costs_labels for name, i in told.items()} == {"sax_seg.nii.gz": True, "stray_seg.nii.gz": True}
+    assert "has labels already" in told["sax_seg.nii.gz"].what
+
+
 def test_labels_suffix(tmp_path: Path) -> None:
     write(random_pixels(), tmp_path / "a.nii.gz")
     write((random_pixels() % 3).astype(np.uint8), tmp_path / "a_gt.nii.gz")

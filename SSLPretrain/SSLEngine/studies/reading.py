@@ -387,11 +387,12 @@ def _attach(study: Study, path: Path, view: View | None) -> None:
         study.irregularities.append(Irregularity(str(path), str(error), NOT_LABELLED, costs_labels=True))
         return
     if view is None:
-        what = "there is no image that these labels belong to"
-        study.irregularities.append(Irregularity(str(path), what, "they are left out; name them after their image"))
+        what, so = "there is no image that these labels belong to", "they are left out; name them after their image"
+        study.irregularities.append(Irregularity(str(path), what, so, costs_labels=True))
     elif view.labelled:
-        what = f"{view.name} has labels already"
-        study.irregularities.append(Irregularity(str(path), what, "this second label file is left out"))
+        # Which of two files is the right one, nobody but a person knows.
+        what, so = f"{view.name} has labels already", "this second label file is left out; keep the right one alone"
+        study.irregularities.append(Irregularity(str(path), what, so, costs_labels=True))
     else:
         problem = labels.fit(view.planes)
         study.irregularities += [problem] if problem else []
