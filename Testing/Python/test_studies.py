@@ -383,6 +383,48 @@ def test_labels_on_a_finer_grid_are_resampled(tmp_path: Path) -> None:
     assert "another grid" in study.irregularities[0].what
 
 
+def unplaced(array: Any) -> sitk.Image:
+    made = sitk.GetImageFromArray(array)
+    made.SetSpacing((1.5, 1.2, 8.0))
+    return made
+
+
+@pytest.mark.parametrize("without", ["image", "labels"])
+def test_where_one_has_no_position_labels_of_the_images_size_are_laid_over_it(tmp_path: Path, without: str) -> None:
+    labels = (random_pixels() % 3).astype(np.uint8)
+    made = {"image": image(random_pixels()), "labels": image(labels)}
+    made[without] = unplaced(sitk.GetArrayFromImage(made[without]))
+    sitk.WriteImage(made["image"], str(tmp_path / "sax.nii.gz"))
+    sitk.WriteImage(made["labels"], str(tmp_path / "sax_seg.nii.gz"))
+    study = read_study(tmp_path)
+    np.testing.assert_array_equal(study.views[0].labels(), labels)
+    assert any("voxel by voxel" in i.consequence for i in study.irregularities)
+    # Of another size nobody knows where they lie.
+    sitk.WriteImage(made["labels"][:-1], str(tmp_path / "sax_seg.nii.gz"))
+    study = read_study(tmp_path)
+    assert not study.views[0].labelled
+    assert [i.costs_labels for i in study.irregularities if "not of the size of its image" in i.what] == [True]
+
+
+def test_labels_cropped_on_the_grid_of_an_image_without_a_position(tmp_path: Path) -> None:
+    labels = np.zeros((4, 10, 12), np.uint8)
+    labels[1:3, 2:6, 3:8] = 1
+    sitk.WriteImage(unplaced(random_pixels()), str(tmp_path / "sax.nii.gz"))
+    sitk.WriteImage(unplaced(labels)[3:8, 2:6, 1:3], str(tmp_path / "sax_seg.nii.gz"))
+    np.testing.assert_array_equal(read_study(tmp_path).views[0].labels(), labels)
+
+
+def test_labels_that_all_lie_beside_the_image_are_none(tmp_path: Path) -> None:
+    write(random_pixels(), tmp_path / "sax.nii.gz")
+    for drawn in (True, False):
+        labels = np.full((4, 10, 12), drawn, np.uint8)
+        write(labels, tmp_path / "sax_seg.nii.gz", origin=(500.0, 500.0, 500.0))
+        study = read_study(tmp_path)
+        # An empty label map says that nothing was found, wherever it lies.
+        assert study.views[0].labelled is not drawn
+        assert [i.costs_labels for i in study.irregularities if "where its image is not" in i.what] == [True] * drawn
+
+
 # ---------------------------------------------------------------------------------------------
 # study.json
 

@@ -7,6 +7,7 @@ neighbour in patient space.
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Callable
 from collections.abc import Mapping
@@ -56,11 +57,13 @@ class LabelFile:
         header: Its header.
         segments: What the file says about its values; empty for a bare label map.
         parts: The files of the further slices, where the slices form no volume and each has a file; see :data:`PART`.
+        image_positioned: Whether the image says where it lies in the patient.
     """
 
     header: VolumeHeader
     segments: list[Segment]
     parts: Sequence[LabelFile] = ()
+    image_positioned: bool = True
 
     @property
     def names(self) -> Mapping[int, str]:
@@ -80,7 +83,8 @@ class LabelFile:
         if max(self._nearest(plane)._off_grid(plane) for plane in planes) <= MAX_OFF_GRID:
             return None
         if self._voxel_by_voxel(planes):
-            what, so = "the label file has no position of its own", "it is laid over the image voxel by voxel"
+            which = "the image" if self.header.positioned else "the label file"
+            what, so = f"{which} has no position of its own", "the labels are laid over the image voxel by voxel"
         else:
             what, so = "the labels lie on another grid than the image", "they are resampled by nearest neighbour"
         return Irregularity(str(self.header.path), what, so)
@@ -95,8 +99,10 @@ class LabelFile:
         return bool(self._values(phase).any())
 
     def _voxel_by_voxel(self, planes: Sequence[Plane]) -> bool:
-        size = (*planes[0].size, len(planes))
-        return self.header.size == size and not self.header.positioned
+        return self._of_size(planes) and not (self.header.positioned and self.image_positioned)
+
+    def _of_size(self, planes: Sequence[Plane]) -> bool:
+        return self.header.size == (*planes[0].size, len(planes))
 
     def _index_map(self, plane: Plane) -> tuple[Array, Array, Array]:
         """Label index at the plane's first pixel, and its steps along columns and rows, each ``(3,)``."""
@@ -140,14 +146,32 @@ class LabelFile:
         held = [k for k in range(self.phases) if self.phases > 1 and self._values(k).any()]
         return held or list(range(self.phases))
 
-    def check(self) -> None:
-        """Reads every phase once.
+    def check(self, planes: Sequence[Plane]) -> None:
+        """Reads every phase once, for an image on these planes.
 
         Raises:
-            StudyError: One cannot be read, or holds what is no label.
+            StudyError: One cannot be read, or holds what is no label; or they do not lie on the image.
         """
-        for phase in range(self.phases):
-            self._values(phase)
+        self._check_place(planes)
+        drawn, lies = False, self._voxel_by_voxel(planes)
+        for phase, file in itertools.product(range(self.phases), (self, *self.parts)):
+            values = file._values(phase)
+            if values.any():
+                drawn, lies = True, lies or any(file._sample(values, plane).any() for plane in planes)
+        if drawn and not lies:
+            msg = f"{self.header.path} has labels only where its image is not: check that the two belong together."
+            raise StudyError(msg)
+
+    def _check_place(self, planes: Sequence[Plane]) -> None:
+        # Slicer crops the labels of an image without a position on the image's own grid.
+        placed = self.image_positioned or max(self._off_grid(plane) for plane in planes) <= MAX_OFF_GRID
+        if not self._of_size(planes) and not (self.header.positioned and placed):
+            which = "the image" if self.header.positioned else "the label file"
+            msg = (
+                f"{self.header.path} is not of the size of its image, and {which} has no position of its own: "
+                "export the labels on the image's grid."
+            )
+            raise StudyError(msg)
 
     def on(self, planes: Sequence[Plane], phase: int) -> Labels:
         """Labels of one phase on some planes of one size, ``(planes, rows, columns)``.

@@ -379,10 +379,12 @@ def _attach(study: Study, path: Path, view: View | None) -> None:
     try:
         labels = read_label_file(path)
         view = view or _view_on_grid(study, labels)
-        if view is not None and not labels.header.positioned and volume_extension(view.source):
-            # They are laid over the image voxel by voxel, whichever of the file's axes is that of the slices.
-            labels.header = labels.header.turned(read_header(view.source).axes)
-        labels.check()
+        if view is not None and not view.labelled:
+            labels.image_positioned = "position" not in view.attributes
+            if not (labels.header.positioned and labels.image_positioned) and volume_extension(view.source):
+                # They are laid over the image voxel by voxel, whichever of the file's axes is that of the slices.
+                labels.header = labels.header.turned(read_header(view.source).axes)
+            labels.check(view.planes)
     except StudyError as error:
         study.irregularities.append(Irregularity(str(path), str(error), NOT_LABELLED, costs_labels=True))
         return
