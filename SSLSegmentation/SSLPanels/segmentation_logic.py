@@ -191,10 +191,12 @@ class SSLSegmentationLogic(ScriptedLoadableModuleLogic):
         from SSLScene import exams
         from SSLScene import undo
 
-        views = [node for node in volumes if node.GetAttribute(exams.VIEW)]
+        views = [node for node in volumes if exams.view_name(node)]
+        if not views:
+            return None
         wanted = self.getParameterNode().volume
-        token = (wanted if wanted in views else views[0]).GetAttribute(undo.OWNER)
-        chosen = [node for node in views if node.GetAttribute(undo.OWNER) == token]
+        token = undo.owner_of(wanted if wanted in views else views[0])
+        chosen = [node for node in views if undo.owner_of(node) == token]
         return exams.exam_of_scene(slicer.mrmlScene, chosen, token=token or undo.DEFAULT_TOKEN)
 
     @staticmethod

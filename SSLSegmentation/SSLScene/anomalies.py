@@ -113,7 +113,7 @@ def _show_view(
     maps = overlays.show_hot(scene, exam, item, _frame(headers, 0), f"{item.view.name} anomalies")
     for node in maps:
         # Set before the frames are stored: a proxy takes its attributes from the frame that it shows.
-        node.SetAttribute(undo.OWNER, exam.token)
+        undo.own(node, exam.token)
     yield
     if item.browser is not None and headers[0].phases == item.browser.GetNumberOfItems():
         frames = _frames(headers, maps, item.browser.GetSelectedItemNumber())

@@ -208,7 +208,7 @@ def _volume(scene: Any, view: View, name: str, pixels: npt.NDArray[np.float32], 
     planes = view.planes[part]
     node = volume_node(scene, name, pixels[part], planes)
     # Set before the frames are stored: a proxy takes its attributes from the frame that it shows.
-    node.SetAttribute(undo.OWNER, token)
+    undo.own(node, token)
     node.SetAttribute(ROLE, view.role)
     node.SetAttribute(VIEW, view.name)
     node.SetAttribute(SOURCE, str(view.source))
@@ -415,7 +415,7 @@ def _view_of(scene: Any, volumes: Sequence[Any], role: str | None) -> View:
     sequences = [sequence_of(scene, node) for node in volumes]
     known = role or first.GetAttribute(ROLE) or UNKNOWN
     return View(
-        name=first.GetAttribute(VIEW) or first.GetName(),
+        name=view_name(first) or first.GetName(),
         source=Path(first.GetAttribute(SOURCE) or first.GetName()),
         planes=[plane for node in volumes for plane in planes_of_node(node)],
         phases=sequences[0].GetNumberOfDataNodes() if sequences[0] is not None else 1,
@@ -455,8 +455,13 @@ def set_role(scene: Any, item: SceneView, role: str) -> None:
             sequence.GetNthDataNode(k).SetAttribute(ROLE, role)
 
 
+def view_name(volume: Any) -> str:
+    """Name of the view of an exam that a volume was added for; empty for a user's own volumes, clones included."""
+    return (volume.GetAttribute(VIEW) or "") if undo.owner_of(volume) else ""
+
+
 def is_overlay(volume: Any) -> bool:
-    """Whether a volume was added to show something of an exam, such as a heatmap, and is no view of it."""
+    """Whether a volume, or what it is a clone of, was added to show something of an exam and is no view of it."""
     return volume.GetAttribute(undo.OWNER) is not None and volume.GetAttribute(VIEW) is None
 
 
@@ -531,9 +536,9 @@ def exam_of_scene(
 
 def _view_key(node: Any) -> tuple[str, ...]:
     """The same for all slices of a view that forms no volume; a volume of its own for every other node."""
-    if node.GetAttribute(SLICE) is None:
+    if node.GetAttribute(SLICE) is None or not view_name(node):
         return (node.GetID(),)
-    return (node.GetAttribute(undo.OWNER) or "", node.GetAttribute(VIEW) or "")
+    return (undo.owner_of(node) or "", view_name(node))
 
 
 def handing_over(exam: SceneExam, folder: Path) -> Iterator[tuple[int, int, str]]:

@@ -1,8 +1,8 @@
 """Everything that was added is taken out again by one call.
 
 Whatever a function of this package adds is marked with its owner's token, and whatever it changes of the views is
-remembered first. :func:`remove_all` then puts the scene back as it was. The marks are node attributes, so they
-survive saving and loading.
+remembered first. :func:`remove_all` then puts the scene back as it was. The marks are attributes and references of
+nodes, so they survive saving and loading.
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ from typing import TypeVar
 from typing import cast
 
 from .host import is_view_part
+from .host import sequences_logic
 from .host import subject_hierarchy
 
 OWNER = "SSLSegmentation.Owner"
+#: Reference of a marked node to itself, which the scene keeps right when it gives nodes other IDs as it is imported.
+SELF = "SSLSegmentation.Self"
 #: The token where the caller gives none.
 DEFAULT_TOKEN = "exam"
 _MEMORY = "SSLSegmentation.Memory"
@@ -33,6 +36,27 @@ Result = TypeVar("Result")
 def new_token(name: str) -> str:
     """A token that no other exam has, of this scene or of one that is opened beside it."""
     return f"exam {name} {uuid.uuid4().hex[:8]}"
+
+
+def own(node: Any, token: str) -> None:
+    """Marks a node with its owner's token."""
+    node.SetAttribute(OWNER, token)
+    node.SetNodeReferenceID(SELF, node.GetID())
+
+
+def owner_of(node: Any) -> str | None:
+    """The token that a node is marked with; None where it has none.
+
+    A user's clone of a marked node has its attributes too, but refers to its original or to nothing: it is the user's.
+    """
+    token: str | None = node.GetAttribute(OWNER)
+    origin = node.GetNodeReferenceID(SELF)
+    if token is None or origin == node.GetID():
+        return token
+    # A browser puts a missing proxy back, with the attributes of its frame and without references.
+    logic = sequences_logic(node.GetScene())
+    browser = None if origin else logic.GetFirstBrowserNodeForProxyNode(node)
+    return token if browser is not None and owner_of(browser) == token else None
 
 
 @contextmanager
@@ -47,8 +71,8 @@ def owned(scene: Any, token: str) -> Iterator[None]:
         yield
     finally:
         for node in new():
-            if node.GetAttribute(OWNER) is None and not is_view_part(scene, node):
-                node.SetAttribute(OWNER, token)
+            if owner_of(node) is None and not is_view_part(scene, node):
+                own(node, token)
 
 
 def stepwise(scene: Any, token: str, steps: Generator[Step, None, Result]) -> Generator[Step, None, Result]:
@@ -108,7 +132,7 @@ def additions(scene: Any) -> Callable[[], list[Any]]:
 
 def owned_nodes(scene: Any, token: str = DEFAULT_TOKEN, class_name: str = "vtkMRMLNode") -> list[Any]:
     """The nodes that carry a token and are of a class."""
-    return [n for n in nodes(scene) if n.GetAttribute(OWNER) == token and n.IsA(class_name)]
+    return [n for n in nodes(scene) if owner_of(n) == token and n.IsA(class_name)]
 
 
 def own_item(scene: Any, item: int, token: str) -> int:
@@ -123,7 +147,7 @@ def remember(scene: Any, token: str, key: str, state: dict[str, Any]) -> None:
     if memory is None:
         memory = scene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", f"{token} memory")
         memory.SetHideFromEditors(True)
-        memory.SetAttribute(OWNER, token)
+        own(memory, token)
         memory.SetAttribute(_MEMORY, "1")
     if not memory.GetParameter(key):
         memory.SetParameter(key, json.dumps(state))

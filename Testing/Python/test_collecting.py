@@ -291,6 +291,21 @@ def test_the_exam_of_the_chosen_volume_is_taken_up(window: Window, request: pyte
         assert (found.token, found.study.subject) == (exam.token, "Anna")
 
 
+def test_a_clone_of_a_view_is_no_view_and_is_not_removed(window: Window, request: pytest.FixtureRequest) -> None:
+    from SSLScene import exams
+
+    logic = window.segmentation.logic
+    exam = exams.load_study(window.scene, small(1, "MR", "Anna"), "cloned")
+    clone = window.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")
+    request.addfinalizer(lambda: window.scene.RemoveNode(clone))
+    clone.Copy(exam.views[0].volume)
+    logic.getParameterNode().volume = clone
+    assert [item.volume for item in logic.examInScene().views] == [item.volume for item in exam.views]
+    logic.removeExam(exam)
+    assert clone.GetScene() is window.scene
+    assert logic.examInScene() is None
+
+
 def test_volumes_of_the_scene_are_of_the_organ_and_side_that_they_were_loaded_with(
     window: Window, request: pytest.FixtureRequest
 ) -> None:

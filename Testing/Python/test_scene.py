@@ -935,6 +935,49 @@ def test_everything_is_undone_by_one_call(scene: Any) -> None:
     assert census(scene) == before
 
 
+def clone(scene: Any, node: Any, name: str, how: str) -> Any:
+    """As the Data module clones a node: with a display node of its own; once with all references, now with none."""
+    made = scene.AddNewNodeByClass(node.GetClassName(), name)
+    display = scene.AddNewNodeByClass(node.GetDisplayNode().GetClassName())
+    for copy, original in ((made, node), (display, node.GetDisplayNode())):
+        getattr(copy, how)(original)
+    made.SetName(name)
+    made.SetAndObserveDisplayNodeID(display.GetID())
+    return made
+
+
+@pytest.mark.parametrize(("how", "original"), [("Copy", "there"), ("CopyContent", "there"), ("Copy", "deleted")])
+def test_clones_are_the_users_own(scene: Any, tmp_path: Path, how: str, original: str) -> None:
+    """At once, and in a scene that is imported beside another, where nodes get other IDs."""
+    exam = exams.load_study(scene, heart(shifted=True), "one")
+    drawn = segments.add_labels(scene, exam, exam.views[1], some_labels(exam.views[1].view.shape), NAMES, "result")[0]
+    copies = [clone(scene, node, f"my {k}", how) for k, node in enumerate((*exam.views[0].volumes[:2], drawn))]
+    assert [v.view.name for v in exams.exam_of_scene(scene, copies[:2]).views] == ["my 0", "my 1"]
+    if original == "deleted":
+        undo.remove_nodes(scene, [*exam.views[0].volumes[:2], drawn])
+    count = len(undo.owned_nodes(scene, "one"))
+    again = saved_and_loaded(scene, tmp_path)
+    assert again.Import()
+    assert len(undo.owned_nodes(again, "one")) == 2 * count
+    for where, times in ((scene, 1), (again, 2)):
+        undo.remove_all(where, "one")
+        left = [node for node in undo.nodes(where) if node.GetAttribute(undo.OWNER)]
+        kept = Counter(node.GetName() for node in left if not node.IsA("vtkMRMLDisplayNode"))
+        assert kept == {f"my {k}": times for k in range(3)}
+        assert len(left) == 6 * times, "with their display nodes"
+
+
+def test_a_cine_that_its_browser_puts_back_is_the_exams(scene: Any) -> None:
+    exam = exams.load_study(scene, heart(phases=3), "one")
+    item = exam.views[0]
+    scene.RemoveNode(item.volume)
+    item.browser.SetSelectedItemNumber(1)
+    (volume,) = (node for node in undo.owned_nodes(scene, "one") if exams.view_name(node) == item.view.name)
+    assert exams.browser_of(scene, volume) is item.browser
+    undo.remove_all(scene, "one")
+    assert not scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
+
+
 def test_one_exam_is_undone_and_the_other_stays(scene: Any) -> None:
     exams.load_study(scene, heart(), "first")
     kept = census(scene)
