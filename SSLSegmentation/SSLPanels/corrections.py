@@ -182,7 +182,7 @@ def view_of(exam: SceneExam, node: Any) -> SceneView:
         if reference in item.volumes:
             return item
     # What was made for this exam and has lost its volume; another exam's views have the same names.
-    if reference is None and node.GetAttribute(undo.OWNER) == exam.token:
+    if reference is None and undo.owner_of(node) == exam.token:
         for item in exam.views:
             if item.view.name == node.GetAttribute(VIEW):
                 return item
