@@ -20,6 +20,7 @@ from SSLEngine.studies.study import View
 from . import roles
 from . import undo
 from .exams import SceneExam
+from .exams import placed
 from .tables import add_table
 from .tables import numbers
 from .tables import texts
@@ -32,7 +33,7 @@ def show_table(scene: Any, exam: SceneExam, name: str = "Plane crossings") -> An
 
 def showing_table(scene: Any, exam: SceneExam, name: str = "Plane crossings") -> Generator[None, None, Any]:
     """As :func:`show_table`, one slice of a view at each step; the table is added at the end."""
-    views = [item.view for item in exam.views]
+    views = [placed(item) for item in exam.views]
     pairs = [(a, b) for k, a in enumerate(views) for b in views[k + 1 :]]
     found = []
     for a, b in pairs:
@@ -60,7 +61,7 @@ def meeting_point(exam: SceneExam) -> Array:
     stays at the mean of the images' centres ``c_i``. Views that cannot be compared with the one of most slices are left
     out.
     """
-    views = [v.view for v in exam.views]
+    views = [placed(item) for item in exam.views]
     chosen = [v for v in views if v.role in ("sax", "2ch", "4ch", "sag", "cor", "ax")] or views
     main = max(chosen, key=lambda v: ("position" not in v.attributes, len(v.planes)))
     return nearest_point([middle_plane(v.planes) for v in comparable_views(chosen, main)])

@@ -366,6 +366,15 @@ def planes_of_node(node: Any) -> list[Plane]:
     return planes_of_affine(world_matrix(node) @ coordinates.array_of(ijk_to_ras_of(node)), size)
 
 
+def placed(item: SceneView) -> View:
+    """A view where its volumes lie now: they may have been moved since the exam was loaded or taken up.
+
+    Raises:
+        SceneError: It cannot be said; see :func:`planes_of_node`.
+    """
+    return replace(item.view, planes=[plane for volume in item.volumes for plane in planes_of_node(volume)])
+
+
 def world_matrix(node: Any) -> npt.NDArray[np.float64]:
     """The node's parent transform to the world, RAS ``(4, 4)``.
 

@@ -23,6 +23,7 @@ from . import roles
 from . import undo
 from .exams import SceneExam
 from .exams import SceneView
+from .exams import placed
 from .host import settle
 
 #: Number of the custom layout; Slicer's own end below 1000, other extensions use 500 to 600.
@@ -200,7 +201,8 @@ def turn_view(scene: Any, token: str, name: str, item: SceneView, point: npt.Arr
         item: The exam's view.
         point: LPS mm.
     """
-    show_slice(scene, token, name, item, crossings.nearest_slice(item.view, np.asarray(point, dtype=np.float64)), point)
+    index = crossings.nearest_slice(placed(item), np.asarray(point, dtype=np.float64))
+    show_slice(scene, token, name, item, index, point)
 
 
 def show_slice(
@@ -218,7 +220,7 @@ def show_slice(
     """
     remember_view(scene, token, name)
     composite_node(scene, name).SetBackgroundVolumeID(item.volume_of_slice(index).GetID())
-    look_at(slice_node(scene, name), item.view.planes[index], point)
+    look_at(slice_node(scene, name), placed(item).planes[index], point)
 
 
 def look_at(node: Any, plane: Plane, point: npt.ArrayLike | None = None, zoom: float = 1.0) -> None:

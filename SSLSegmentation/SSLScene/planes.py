@@ -25,6 +25,7 @@ from .exams import ROLE
 from .exams import VIEW
 from .exams import SceneExam
 from .exams import SceneView
+from .exams import placed
 from .exams import put_under
 from .host import new_node
 from .host import subject_hierarchy
@@ -39,10 +40,14 @@ LINE_THICKNESS = 2
 
 
 def show_planes(scene: Any, exam: SceneExam) -> list[Any]:
-    """Adds one plane model a view of an exam, in a folder of its study; returns them in the exam's order."""
+    """Adds one plane model a view of an exam, in a folder of its study; returns them in the exam's order.
+
+    Raises:
+        SceneError: A view cannot be placed; see :func:`SSLScene.exams.placed`.
+    """
     with undo.owned(scene, exam.token):
         models = [
-            add_planes(scene, plane_name(v), v.view.planes, roles.colour(v.view.role, k))
+            add_planes(scene, plane_name(v), placed(v).planes, roles.colour(v.view.role, k))
             for k, v in enumerate(exam.views)
         ]
         for item, model in zip(exam.views, models, strict=True):

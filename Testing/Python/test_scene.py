@@ -411,9 +411,8 @@ def test_views_that_do_not_meet_say_why(scene: Any) -> None:
     assert np.isnan(table.GetValue(0, 4).ToDouble())
 
 
-def test_the_meeting_point_lies_on_all_planes() -> None:
-    study = heart()
-    exam = exams.SceneExam(study, [exams.SceneView(v, []) for v in study.views])
+def test_the_meeting_point_lies_on_all_planes(scene: Any) -> None:
+    exam = exams.load_study(scene, heart())
     point = crossings.meeting_point(exam)
     for item in exam.views:
         assert abs(middle_plane(item.view.planes).signed_distance(point)) < 1e-9
@@ -422,13 +421,15 @@ def test_the_meeting_point_lies_on_all_planes() -> None:
     np.testing.assert_allclose(crossings.nearest_point(parallel), parallel[0].centre, atol=1e-9)
 
 
-def test_views_of_another_frame_do_not_move_the_meeting_point() -> None:
+def test_views_of_another_frame_do_not_move_the_meeting_point(scene: Any) -> None:
     """Nor does one that does not say where it lies, though it has most slices."""
     views = [replace(v, frame_of_reference="1.2") for v in heart().views]
     moved = [replace(p, origin=p.origin + 40 * p.normal) for p in views[1].planes]
     elsewhere = replace(views[1], name="later", planes=moved, frame_of_reference="1.3")
-    nowhere = replace(views[0], name="bare", planes=6 * moved, attributes={"position": "none"})
-    exam = exams.SceneExam(heart(), [exams.SceneView(v, []) for v in (elsewhere, nowhere, *views)])
+    many = [replace(moved[0], origin=moved[0].origin + k * moved[0].normal) for k in range(6)]
+    nowhere = replace(views[0], name="bare", planes=many, attributes={"position": "none"})
+    nowhere.read_pixels = lambda phase: np.zeros(nowhere.shape, np.float32)
+    exam = exams.load_study(scene, replace(heart(), views=[elsewhere, nowhere, *views]))
     np.testing.assert_allclose(crossings.meeting_point(exam), [10, -20, 30], atol=1e-9)
 
 
@@ -458,6 +459,29 @@ def test_views_are_turned_to_their_planes(scene: Any, with_3d: bool) -> None:
     assert node.GetViewArrangement() == layouts.LAYOUT_ID
     root = node.GetLayoutRootElement()
     assert root.GetNumberOfNestedElements() == 3 + with_3d
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+def test_planes_and_views_lie_where_a_transform_has_moved_the_volumes(scene: Any, shifted: bool) -> None:
+    """All of them together: they cross as before, at another place."""
+    exam = exams.load_study(scene, heart(shifted=shifted))
+    point, former = crossings.meeting_point(exam) * [-1, -1, 1], planes.show_planes(scene, exam)
+    lengths = [crossings.show_table(scene, exam).GetTable().GetColumn(4).GetValue(0)]
+    for item in exam.views:
+        for volume in item.volumes:
+            matrix = add_transform(scene, volume)
+    point = matrix[:3, :3] @ point + matrix[:3, 3]
+    np.testing.assert_allclose(crossings.meeting_point(exam) * [-1, -1, 1], point, atol=1e-6)
+    for before, after in zip(former, planes.show_planes(scene, exam), strict=True):
+        moved = planes.corners(before) @ matrix[:3, :3].T + matrix[:3, 3]
+        np.testing.assert_allclose(planes.corners(after), moved, atol=1e-3)
+    for name, item in layouts.show_views(scene, exam).items():
+        seen = coordinates.array_of(layouts.slice_node(scene, name).GetSliceToRAS())
+        np.testing.assert_allclose(seen[:3, 3], point, atol=1e-6)
+        turned = matrix[:3, :3] @ (item.view.planes[0].x_direction * [-1, -1, 1])
+        np.testing.assert_allclose(seen[:3, 0], turned, atol=1e-9)
+    lengths.append(crossings.show_table(scene, exam).GetTable().GetColumn(4).GetValue(0))
+    assert lengths[0] == pytest.approx(lengths[1])
 
 
 def test_the_layout_of_a_saved_scene_is_restored(scene: Any, tmp_path: Path) -> None:
