@@ -355,6 +355,24 @@ def test_slicer_segmentation(tmp_path: Path) -> None:
     assert found[2, :, 3].tolist() == [0, 0, 1, 1, 1, 3, 3, 2, 0, 0]
 
 
+@pytest.mark.parametrize("inner", [0, 1])
+def test_a_segment_within_another_one_is_kept_in_whichever_layer_it_lies(tmp_path: Path, inner: int) -> None:
+    write(random_pixels(), tmp_path / "sax.nii.gz")
+    layers = np.zeros((2, 4, 10, 12))
+    layers[inner, :, 4:6, 4:6] = layers[1 - inner, :, 2:8, 2:8] = 1
+    segments = [{"ID": f"S{k}", "Name": f"Layer {k}", "LabelValue": 1, "Layer": k} for k in (0, 1)]
+    _seg_nrrd(tmp_path / "sax.seg.nrrd", layers, segments)
+    study = read_study(tmp_path)
+    found = study.views[0].labels()
+    assert found is not None
+    np.testing.assert_array_equal(found == 1 + inner, layers[inner])
+    np.testing.assert_array_equal(found > 0, layers[1 - inner])
+    assert [i.what for i in study.irregularities] == ["its segments overlap"]
+    layers[1 - inner, :, 4:6, 4:6] = 0
+    _seg_nrrd(tmp_path / "sax.seg.nrrd", layers, segments)
+    assert not read_study(tmp_path).irregularities
+
+
 def test_cropped_slicer_segmentation(tmp_path: Path) -> None:
     """Slicer writes the box round the segments only; here it starts at voxel (3, 2, 1)."""
     write(random_pixels(), tmp_path / "sax.nii.gz")

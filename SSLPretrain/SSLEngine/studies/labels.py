@@ -204,13 +204,28 @@ class LabelFile:
                 raise _no_label_map(self.header.path, "values that are no finite numbers")
             return _whole_numbers(load_array(self.header, phase), self.header.path)
         merged = np.zeros(self.header.size[::-1], np.int16)
-        layers = {s.layer for s in self.segments if s.layer < self.header.phases}
-        for layer in sorted(layers):
-            stored = load_array(self.header, layer)
-            for s in self.segments:
-                if s.layer == layer:
-                    merged[stored == s.stored] = s.value
+        layers = self._layers()
+        # Endo is often drawn within epi: what is smaller lies on top, or it would be gone.
+        for s in sorted(self._stored_segments(), key=lambda s: -np.count_nonzero(layers[s.layer] == s.stored)):
+            merged[layers[s.layer] == s.stored] = s.value
         return merged
+
+    def overlap(self) -> Irregularity | None:
+        """What is done where segments overlap, which they do in different layers; None where none do."""
+        layers = self._layers()
+        if len(layers) < 2:
+            return None
+        drawn = sum(np.count_nonzero(layers[s.layer] == s.stored) for s in self._stored_segments())
+        if drawn == np.count_nonzero(self._values(0)):
+            return None
+        what, so = "its segments overlap", "where they do, the smallest one counts"
+        return Irregularity(str(self.header.path), what, so)
+
+    def _layers(self) -> dict[int, npt.NDArray[Any]]:
+        return {layer: load_array(self.header, layer) for layer in {s.layer for s in self._stored_segments()}}
+
+    def _stored_segments(self) -> list[Segment]:
+        return [s for s in self.segments if s.layer < self.header.phases]
 
     @functools.cached_property
     def _finite(self) -> bool:

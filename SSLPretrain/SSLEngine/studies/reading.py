@@ -396,8 +396,7 @@ def _attach(study: Study, path: Path, view: View | None) -> None:
         what, so = f"{view.name} has labels already", "this second label file is left out; keep the right one alone"
         study.irregularities.append(Irregularity(str(path), what, so, costs_labels=True))
     else:
-        problem = labels.fit(view.planes)
-        study.irregularities += [problem] if problem else []
+        study.irregularities += filter(None, (labels.fit(view.planes), labels.overlap()))
         view.read_labels = labels.reader(view.planes)
         view.label_names = labels.names
         view.labels_source = path
