@@ -318,11 +318,14 @@ def plan(
 
     Raises:
         ModelError: The model cannot be used for this.
-        SettingsError: A role is not known.
+        SettingsError: A role is not known, or the picture has no PNG's name.
         StudyError: The study cannot be used.
         OSError: The picture cannot be written.
     """
     if picture is not None:
+        if picture.suffix.lower() != ".png":
+            msg = f"The picture is a PNG, and {picture} has the name of another file; choose one that ends in .png."
+            raise SettingsError(msg)
         check_writable(picture)
     network, card = load_model(model)
     crossings_of(card)

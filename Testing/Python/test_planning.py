@@ -436,6 +436,11 @@ def test_the_verb_writes_the_documented_shape(model: Path, tmp_path: Path, capsy
     assert main(["planes", "--model", str(model), str(exam), *narrowed]) == 0
     assert "confidence" in capsys.readouterr().out
     assert picture.read_bytes().startswith(b"\x89PNG")
+    (image,) = exam.glob("sax.*")
+    before = image.read_bytes()
+    assert main(["planes", "--model", str(model), str(exam), *narrowed[:-1], str(image)]) == 2
+    assert "ends in .png" in capsys.readouterr().err
+    assert image.read_bytes() == before, "an image of the exam is not lost for it"
     assert main(["planes", "--model", str(model), "--cohort", str(exam.parent), "--device", "cpu", "--json"]) == 0
     of_all = json.loads(capsys.readouterr().out)
     assert of_all["studies"] == [document]
