@@ -310,7 +310,7 @@ def segment_study(segmenter: Segmenter, study: Study, out: Path, progress: Progr
         segmenter: The model.
         study: A study; a single file read as one works too.
         out: Ends in ``.seg.nrrd``. The first phase of the main view goes there, others beside it. In the end, further
-            phases of these names that an earlier run left there are removed.
+            phases and slices of these names that an earlier run left there are removed.
         progress: ``progress(done, total, message)``.
 
     Returns:
@@ -393,7 +393,7 @@ def _segment_views(
     ]
     # Longer names are made of the one that was given: all are looked at, so that no run ends half-way.
     files = [file for _, _, parts in work for file, _ in parts]
-    stale = [path for target in targets.values() for path in _other_phases(target) if path not in files]
+    stale = [path for target in targets.values() for path in _further(target) if path not in files]
     refuse_inputs(study, [*files, *stale])
     for file in files:
         _check_file(file)
@@ -440,11 +440,12 @@ def _check_file(file: Path) -> None:
         raise
 
 
-def _other_phases(out: Path) -> list[Path]:
-    """Further phases under an output's name, of this run or an earlier one, which would be taken for this one's."""
-    phase = re.compile(re.escape(out.name[: -len(EXTENSION)]) + r"_phase[0-9]{3}" + re.escape(EXTENSION))
+def _further(out: Path) -> list[Path]:
+    """Further phases and slices under an output's name, of an earlier run too, which would be taken for this one's."""
+    name = re.escape(out.name[: -len(EXTENSION)])
+    further = re.compile(rf"{name}(_phase[0-9]{{3}})?(_slice[0-9]{{3}})?{re.escape(EXTENSION)}")
     beside = sorted(out.parent.iterdir()) if out.parent.is_dir() else []
-    return [path for path in beside if phase.fullmatch(path.name) and path.is_file()]
+    return [path for path in beside if further.fullmatch(path.name) and path.is_file() and path != out]
 
 
 def _parts(path: Path, view: View) -> list[tuple[Path, slice]]:

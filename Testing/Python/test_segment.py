@@ -252,7 +252,7 @@ def test_a_cine_gives_a_file_a_phase_and_volumes_that_follow_the_truth(tmp_path:
 
 def test_phases_of_an_earlier_run_do_not_stay_beside_those_of_a_later_one(tmp_path: Path) -> None:
     out = tmp_path / "made[1].seg.nrrd"
-    others = [f"made[1]_phase{k}.seg.nrrd" for k in ("01", "0001", "001_slice002")]
+    others = [f"made[1]_phase{k}.seg.nrrd" for k in ("01", "0001", "001_slice02")]
     others += [
         "made[1]_2ch_phase001.seg.nrrd",
         "made1_phase001.seg.nrrd",
@@ -343,6 +343,11 @@ def test_the_files_of_single_slices_are_read_as_one_label_map(tmp_path: Path) ->
     volume = (expected == 7).sum() * np.prod(view.planes[0].spacing) / 1000
     step = abs((view.planes[1].origin - view.planes[0].origin) @ view.planes[0].normal)
     assert whole["structures"][name]["predicted_ml"] == pytest.approx(volume * step, rel=1e-3)
+    # The same stack without the gap is one volume: no slice of the former result is left to be read with it.
+    before = {path.name for path in tmp_path.iterdir()}
+    segment_study(segmenter(), toy_study(3), made)
+    assert {path.name for path in tmp_path.iterdir()} == before - {f"made_slice{k:03d}.seg.nrrd" for k in range(1, 5)}
+    segment_study(segmenter(), study, made)
     # Of a slice whose file is not there nothing is known.
     (tmp_path / "made_slice002.seg.nrrd").unlink()
     found = read_label_file(made).on(view.planes, 0)
