@@ -683,6 +683,28 @@ def test_labels_are_told_apart_by_their_names(tmp_path: Path) -> None:
     assert "(rv 1 instead of 2, left ventricle 2 instead of 1)" in told[0].what
 
 
+def test_what_has_no_name_stays_apart_from_what_has_one(tmp_path: Path) -> None:
+    values = random_pixels() % 4
+    exams: dict[str, tuple[dict[int, str], int, list[int]]] = {
+        "a": ({1: "LV cavity", 2: "LV myocardium"}, 3, [0, 1, 2]),
+        # Its unnamed 2 is no myocardium, which it has another number for.
+        "b": ({1: "LV myocardium"}, 3, [0, 2, 4]),
+        # The unnamed 3 of this one is no scar.
+        "c": ({}, 4, [0, 1, 2, 3]),
+        "d": ({1: "Scar"}, 4, [0, 5, 2, 3]),
+    }
+    for exam, (names, count, _) in exams.items():
+        numbered(tmp_path / exam, names, values % count)
+    cohort = read_cohort(tmp_path)
+    for study in cohort.studies:
+        _, count, wanted = exams[study.name]
+        for view in study.views:
+            np.testing.assert_array_equal(view.labels(), np.array(wanted)[values % count])
+    assert cohort.label_names == {1: "LV cavity", 2: "LV myocardium", 5: "Scar"}
+    told = [i.what for i in cohort.irregularities if "numbered otherwise" in i.what]
+    assert "(LV myocardium 1 instead of 2, unnamed 2 instead of 4)" in told[0]
+
+
 def _studies(subjects: list[str]) -> list[Study]:
     return [Study(f"study{k}", Path(str(k)), [], subject=s) for k, s in enumerate(subjects)]
 

@@ -206,9 +206,11 @@ def _finished(cohort: Cohort) -> Cohort:
         )
         for study in cohort.studies:
             study.subject = study.name
-    for study in cohort.studies:
-        for view in study.views:
-            _number_labels(cohort, view)
+    views = [view for study in cohort.studies for view in study.views]
+    used = set(cohort.label_names).union(*({*view.label_values, *view.label_names} for view in views))
+    moved: dict[int, int] = {}
+    for view in views:
+        _number_labels(cohort, view, used, moved)
     return cohort
 
 
@@ -230,10 +232,16 @@ def _share_subjects(cohort: Cohort) -> None:
     cohort.irregularities.append(Irregularity(str(cohort.path), what, so))
 
 
-def _number_labels(cohort: Cohort, view: View) -> None:
+def _number_labels(cohort: Cohort, view: View, used: set[int], moved: dict[int, int]) -> None:
     """Gives a structure the number that it has in the cohort so far, since every file may number them its own way.
 
-    What a file leaves without a name keeps its number.
+    What a file leaves without a name keeps its number, unless one of the file's names has got that.
+
+    Args:
+        cohort: The cohort; its names grow.
+        view: The view.
+        used: Numbers that anything in the cohort has, with or without a name; grows.
+        moved: New numbers of values without a name; grows.
     """
     numbers: dict[int, int] = {}
     for value, name in view.label_names.items():
@@ -242,23 +250,31 @@ def _number_labels(cohort: Cohort, view: View) -> None:
         known_as = next((v for v in alike if v not in numbers.values()), None)
         if known_as is not None:
             numbers[value] = known_as
-        elif value not in cohort.label_names:
-            numbers[value] = value
         else:
-            numbers[value] = next(
-                n for n in itertools.count(1) if n not in cohort.label_names and n not in view.label_names
-            )
+            numbers[value] = value if value not in cohort.label_names else _free(used)
         cohort.label_names.setdefault(numbers[value], name)
-    moved = [f"{view.label_names[v]} {v} instead of {number}" for v, number in numbers.items() if v != number]
-    if not moved:
+    for value in sorted(view.label_values - view.label_names.keys()):
+        if value in numbers.values():
+            moved[value] = moved[value] if value in moved else _free(used)
+            numbers[value] = moved[value]
+    names = view.label_names
+    others = [f"{names.get(v, 'unnamed')} {v} instead of {number}" for v, number in numbers.items() if v != number]
+    if not others:
         return
-    what = f"labels are numbered otherwise than in other exams ({', '.join(moved)})"
+    what = f"labels are numbered otherwise than in other exams ({', '.join(others)})"
     # Said once, not for every view of a cohort of two organs.
     if all(told.what != what for told in cohort.irregularities):
         cohort.irregularities.append(Irregularity(str(view.source), what, "they are told apart by their names"))
-    view.label_names = {numbers[value]: name for value, name in view.label_names.items()}
+    view.label_names = {numbers[value]: name for value, name in names.items()}
     if view.read_labels is not None:
         view.read_labels = _renumbered(view.read_labels, numbers)
+
+
+def _free(used: set[int]) -> int:
+    """The lowest number that is not used yet; it is from now on."""
+    number = next(n for n in itertools.count(1) if n not in used)
+    used.add(number)
+    return number
 
 
 def _renumbered(read: Callable[[int], Labels | None], numbers: Mapping[int, int]) -> Callable[[int], Labels | None]:

@@ -146,21 +146,27 @@ class LabelFile:
         held = [k for k in range(self.phases) if self.phases > 1 and self._values(k).any()]
         return held or list(range(self.phases))
 
-    def check(self, planes: Sequence[Plane]) -> None:
+    def check(self, planes: Sequence[Plane]) -> frozenset[int]:
         """Reads every phase once, for an image on these planes.
+
+        Returns:
+            The values that are drawn, without that of the background.
 
         Raises:
             StudyError: One cannot be read, or holds what is no label; or they do not lie on the image.
         """
         self._check_place(planes)
-        drawn, lies = False, self._voxel_by_voxel(planes)
+        drawn: set[int] = set()
+        lies = self._voxel_by_voxel(planes)
         for phase, file in itertools.product(range(self.phases), (self, *self.parts)):
             values = file._values(phase)
             if values.any():
-                drawn, lies = True, lies or any(file._sample(values, plane).any() for plane in planes)
+                drawn.update(np.unique(values[values > 0]).tolist())
+                lies = lies or any(file._sample(values, plane).any() for plane in planes)
         if drawn and not lies:
             msg = f"{self.header.path} has labels only where its image is not: check that the two belong together."
             raise StudyError(msg)
+        return frozenset(drawn)
 
     def _check_place(self, planes: Sequence[Plane]) -> None:
         # Slicer crops the labels of an image without a position on the image's own grid.
@@ -212,9 +218,9 @@ class LabelFile:
 
     def overlap(self) -> Irregularity | None:
         """What is done where segments overlap, which they do in different layers; None where none do."""
-        layers = self._layers()
-        if len(layers) < 2:
+        if len({s.layer for s in self._stored_segments()}) < 2:
             return None
+        layers = self._layers()
         drawn = sum(np.count_nonzero(layers[s.layer] == s.stored) for s in self._stored_segments())
         if drawn == np.count_nonzero(self._values(0)):
             return None

@@ -384,7 +384,7 @@ def _attach(study: Study, path: Path, view: View | None) -> None:
             if not (labels.header.positioned and labels.image_positioned) and volume_extension(view.source):
                 # They are laid over the image voxel by voxel, whichever of the file's axes is that of the slices.
                 labels.header = labels.header.turned(read_header(view.source).axes)
-            labels.check(view.planes)
+            view.label_values = labels.check(view.planes)
     except StudyError as error:
         study.irregularities.append(Irregularity(str(path), str(error), NOT_LABELLED, costs_labels=True))
         return

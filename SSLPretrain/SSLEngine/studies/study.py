@@ -81,6 +81,7 @@ class View:
         trigger_times: Trigger time of each phase in ms, empty where unknown.
         attributes: Further facts from the header (series description, laterality ...), for display.
         labels_source: The file that the labels were read from; None where there is none.
+        label_values: Values that are drawn in that file.
     """
 
     name: str
@@ -97,6 +98,7 @@ class View:
     trigger_times: tuple[float, ...] = ()
     attributes: Mapping[str, str] = field(default_factory=dict)
     labels_source: Path | None = None
+    label_values: frozenset[int] = frozenset()
 
     def pixels(self, phase: int = 0) -> npt.NDArray[np.float32]:
         """Grey values of one phase, float32, ``(slices, rows, columns)``."""
