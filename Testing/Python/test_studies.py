@@ -318,6 +318,21 @@ def test_labels_of_single_phases(tmp_path: Path) -> None:
     assert read_study(tmp_path).views[0].labelled_phases == [0, 1, 2]
 
 
+@pytest.mark.parametrize(
+    ("drawn", "labelled", "left_out"), [([2], [], True), ([0], [0], False), ([1], [1], False), ([0, 2], [0], True)]
+)
+def test_labels_of_phases_that_the_image_lacks(
+    tmp_path: Path, drawn: list[int], labelled: list[int], left_out: bool
+) -> None:
+    sitk.WriteImage(sitk.JoinSeries([image(random_pixels())] * 2), str(tmp_path / "a.nii.gz"))
+    labels = [image(np.full((4, 10, 12), k in drawn, np.uint8)) for k in range(3)]
+    sitk.WriteImage(sitk.JoinSeries(labels), str(tmp_path / "a_seg.nii.gz"))
+    study = read_study(tmp_path)
+    assert study.views[0].labelled == bool(labelled)
+    assert study.views[0].labelled_phases == labelled
+    assert [i.costs_labels for i in study.irregularities if i.where.endswith("a_seg.nii.gz")] == [left_out]
+
+
 def _seg_nrrd(path: Path, layers: Any, segments: list[dict[str, Any]], origin: Any = (10.0, -20.0, 30.0)) -> None:
     """A segmentation as Slicer writes it: layers first, segments in the header."""
     columns = [f"({','.join(map(repr, v))})" for v in (DIRECTION * [1.5, 1.2, 8.0]).T.tolist()]

@@ -89,6 +89,17 @@ class LabelFile:
             what, so = "the labels lie on another grid than the image", "they are resampled by nearest neighbour"
         return Irregularity(str(self.header.path), what, so)
 
+    def other_phases(self, phases: int) -> Irregularity | None:
+        """What follows where the file has other phases than its image with so many; None where it has not.
+
+        A file of one phase is that of the first one.
+        """
+        if self.phases in (1, phases):
+            return None
+        what = f"the labels have {self.phases} phases and the image {phases}"
+        so = "those of the same number belong together; the others of the labels are left out"
+        return Irregularity(str(self.header.path), what, so, costs_labels=self.drawn_phases[-1] >= phases)
+
     def elsewhere(self, other: LabelFile, phase: int = 0) -> bool:
         """Whether what is drawn in a phase lies outside another file's box: the two are not of one exam.
 
@@ -146,8 +157,8 @@ class LabelFile:
         held = [k for k in range(self.phases) if self.phases > 1 and self._values(k).any()]
         return held or list(range(self.phases))
 
-    def check(self, planes: Sequence[Plane]) -> frozenset[int]:
-        """Reads every phase once, for an image on these planes.
+    def check(self, planes: Sequence[Plane], phases: int) -> frozenset[int]:
+        """Reads every phase once, for an image on these planes with so many phases.
 
         Returns:
             The values that are drawn, without that of the background.
@@ -165,6 +176,9 @@ class LabelFile:
                 lies = lies or any(file._sample(values, plane).any() for plane in planes)
         if drawn and not lies:
             msg = f"{self.header.path} has labels only where its image is not: check that the two belong together."
+            raise StudyError(msg)
+        if self.drawn_phases[0] >= phases:
+            msg = f"{self.header.path} has labels only in phases that its image lacks: export both with all phases."
             raise StudyError(msg)
         return frozenset(drawn)
 

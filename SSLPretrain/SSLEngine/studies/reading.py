@@ -384,7 +384,7 @@ def _attach(study: Study, path: Path, view: View | None) -> None:
             if not (labels.header.positioned and labels.image_positioned) and volume_extension(view.source):
                 # They are laid over the image voxel by voxel, whichever of the file's axes is that of the slices.
                 labels.header = labels.header.turned(read_header(view.source).axes)
-            view.label_values = labels.check(view.planes)
+            view.label_values = labels.check(view.planes, view.phases)
     except StudyError as error:
         study.irregularities.append(Irregularity(str(path), str(error), NOT_LABELLED, costs_labels=True))
         return
@@ -396,7 +396,8 @@ def _attach(study: Study, path: Path, view: View | None) -> None:
         what, so = f"{view.name} has labels already", "this second label file is left out; keep the right one alone"
         study.irregularities.append(Irregularity(str(path), what, so, costs_labels=True))
     else:
-        study.irregularities += filter(None, (labels.fit(view.planes), labels.overlap()))
+        found = (labels.fit(view.planes), labels.overlap(), labels.other_phases(view.phases))
+        study.irregularities += filter(None, found)
         view.read_labels = labels.reader(view.planes)
         view.label_names = labels.names
         view.labels_source = path
