@@ -18,6 +18,7 @@ from SSLScene import charts
 from SSLScene import segments
 from SSLScene import undo
 from SSLScene.cines import playing
+from SSLScene.exams import VIEW
 from SSLScene.exams import SceneExam
 from SSLScene.exams import SceneView
 from SSLScene.tables import add_text_table
@@ -65,12 +66,21 @@ def _load(exam: SceneExam, chosen: Sequence[SceneView], folder: Path) -> Generat
     results = Results()
     for number, item in enumerate(chosen):
         outputs = [o for o in document["outputs"] if _belongs(o["view"], number)]
+        earlier = _earlier(exam, item)
         results.segmentations += yield from _segmentations(exam, item, outputs, folder)
+        for node in earlier if outputs else []:
+            node.GetDisplayNode().SetVisibility(False)
     results.rows = _rows(chosen, document)
     titles = (_("View"), _("Structure"), _("Value"))
     results.table = add_text_table(slicer.mrmlScene, _("Volumes"), titles, results.rows, exam.item)
     results.chart = _curve(exam, chosen, document)
     return results
+
+
+def _earlier(exam: SceneExam, item: SceneView) -> list[Any]:
+    """What earlier jobs have found on a view: it stays, but under the new result nothing of it could be told apart."""
+    owned = undo.owned_nodes(slicer.mrmlScene, exam.token, "vtkMRMLSegmentationNode")
+    return [node for node in owned if node.GetAttribute(JOB) and node.GetAttribute(VIEW) == item.view.name]
 
 
 def _belongs(view: str, number: int) -> bool:
@@ -105,7 +115,10 @@ def _frames(
     """The segmentations of all phases; that of the first is there already."""
     scene = slicer.mrmlScene
     for phase, path in sorted(files.items()):
-        yield phase, [segments.load_segmentation(scene, exam, item, path, slice_index, "phase") if phase else node]
+        shown = segments.load_segmentation(scene, exam, item, path, slice_index, "phase") if phase else node
+        # A proxy takes its attributes from the frame that it shows.
+        shown.SetAttribute(JOB, node.GetAttribute(JOB))
+        yield phase, [shown]
 
 
 def _rows(chosen: Sequence[SceneView], document: Mapping[str, Any]) -> list[tuple[str, str, str]]:

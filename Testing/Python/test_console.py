@@ -166,6 +166,11 @@ def test_cine_of_known_volumes(window: Window, tmp_path: Path, shifted: bool) ->
         [p.origin for v in labelled for p in v.planes], [p.origin for p in sax.planes], atol=1e-3
     )
     np.testing.assert_array_equal(np.concatenate([v.pixels(0) for v in labelled]), sax.pixels(2))
+    # Segmented again, the former result is there but does not lie under the new one; what a person drew stays in sight.
+    drawn = segments.add_labels(window.scene, exam, exam.views[0], 1 * true[0], {1: "LV cavity"}, "drawn")
+    again = undo.at_once(results.loading(exam, exam.views[:1], tmp_path))
+    assert not any(node.GetDisplayNode().GetVisibility() for node in found.segmentations)
+    assert all(node.GetDisplayNode().GetVisibility() for node in (*again.segmentations, *drawn))
     undo.remove_all(window.scene, "known")
 
 
