@@ -74,6 +74,11 @@ ARMS = (SCRATCH, PRETRAINED)
 MAX_TEST_SUBJECTS = 20
 #: The figure that a study compares, by target, with its name in tables and plots.
 FIGURES = {"segmentation": ("mean_dice", "mean Dice"), "classification": ("auc", "AUC")}
+#: Why a trial may have no figure.
+NOTHING_SCORED = {
+    "segmentation": "no test subject has a labelled view of a role and structure that its model has learned",
+    "classification": "too few test subjects have a view of a role that its model has learned",
+}
 
 
 @dataclass
@@ -135,7 +140,11 @@ def run_label_study(settings: LabelStudy, reporter: Reporter) -> dict[str, Any]:
         rows.append({"seed": seed, "count": count, "arm": arm, **row})
         with (folder / TRIALS_FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps(rows[-1]) + "\n")
-        message = f"{count} labelled, seed {seed}, {arm}: {name} {row[figure]:.3f}"
+        trial_of = f"{count} labelled, seed {seed}, {arm}"
+        if row[figure] is None:
+            why = NOTHING_SCORED[settings.finetune.target]
+            reporter.event("warning", message=f"{trial_of}: no {name}, since {why}; test on more subjects.")
+        message = f"{trial_of}: {name} {_shown(row[figure])}"
         reporter.progress(number + 1, len(plan), message=message)
         print(message, flush=True)
     document: dict[str, Any] = {
@@ -302,8 +311,8 @@ def test_scores(segmenter: Segmenter, studies: Sequence[Study]) -> dict[str, Any
     """Dice of every labelled view and phase of some studies on their own grids.
 
     Returns:
-        ``mean_dice`` (mean over structures of the mean over cases), ``structures`` (name to mean), ``phases`` (phase or
-        view name to mean) and ``cases``.
+        ``mean_dice`` (mean over structures of the mean over cases, None where nothing could be scored), ``structures``
+        (name to mean), ``views`` (view and phase to mean) and ``cases``.
     """
     cases = []
     for study in studies:
@@ -318,7 +327,7 @@ def test_scores(segmenter: Segmenter, studies: Sequence[Study]) -> dict[str, Any
                 cases.append({"study": study.name, "view": view.name, "phase": phase, "dice": overlaps})
     structures = _group(cases, lambda case, name: name)
     by_view = _group(cases, lambda case, name: f"{case['view']}, phase {case['phase']}")
-    mean = float(np.mean(list(structures.values()))) if structures else math.nan
+    mean = float(np.mean(list(structures.values()))) if structures else None
     return {"mean_dice": mean, "structures": structures, "views": by_view, "cases": cases}
 
 
@@ -362,7 +371,7 @@ def summarise(rows: Sequence[Mapping[str, Any]], figure: str = "mean_dice") -> l
     """By count: mean figure of each arm, and the paired gain with its 95 % interval (null where it has none)."""
     found = []
     for count in sorted({r["count"] for r in rows}):
-        here = [r for r in rows if r["count"] == count]
+        here = [r for r in rows if r["count"] == count and r[figure] is not None]
         by_arm = {arm: {r["seed"]: r[figure] for r in here if r["arm"] == arm} for arm in ARMS}
         entry: dict[str, Any] = {"count": count}
         for arm, values in by_arm.items():
@@ -379,6 +388,10 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
 def summary(document: Mapping[str, Any]) -> str:
     """The study as a table for the terminal."""
     figure = FIGURES[document["target"]][1]
@@ -391,7 +404,7 @@ def summary(document: Mapping[str, Any]) -> str:
 def _table(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     rows = ["labelled   scratch   pretrained   gain (95 % interval), pairs"]
     for e in entries:
-        arms = [f"{e[a]:.3f}" if e[a] is not None else "-" for a in ARMS]
+        arms = [_shown(e[a]) for a in ARMS]
         gain = "-" if e["gain"] is None else f"{e['gain']:+.3f}"
         half = "" if e["gain_ci95"] is None else f" ± {e['gain_ci95']:.3f}"
         rows.append(f"{e['count']:>8}{arms[0]:>10}{arms[1]:>13}   {gain}{half}, {e['pairs']}")
@@ -406,7 +419,7 @@ def plot(document: Mapping[str, Any], path: Path) -> None:
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
     for arm, colour in ((SCRATCH, "#7f8c8d"), (PRETRAINED, "#c0392b")):
-        rows = [r for r in document["trials"] if r["arm"] == arm]
+        rows = [r for r in document["trials"] if r["arm"] == arm and r[key] is not None]
         axes.scatter([r["count"] for r in rows], [r[key] for r in rows], s=14, color=colour, alpha=0.5)
         means = [(e["count"], e[arm]) for e in document["summary"] if e[arm] is not None]
         if means:
@@ -418,5 +431,6 @@ def plot(document: Mapping[str, Any], path: Path) -> None:
     axes.set_xlabel("labelled subjects")
     axes.set_ylabel(f"{name} on {len(document['test_subjects'])} unseen subjects")
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    if axes.lines:
+        axes.legend(frameon=False)
     figure.savefig(path, dpi=130)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from SSLEngine import few_labels
+from SSLEngine.few_labels import ARMS
 from SSLEngine.few_labels import interval
 from SSLEngine.few_labels import run_label_study
 from SSLEngine.few_labels import seen_before
@@ -18,6 +21,7 @@ from SSLEngine.few_labels import split_for_test
 from SSLEngine.few_labels import summarise
 from SSLEngine.few_labels import summary
 from SSLEngine.jobs import Cancelled
+from SSLEngine.jobs import Events
 from SSLEngine.jobs import Reporter
 from SSLEngine.models import Card
 from SSLEngine.settings import LabelStudy
@@ -113,6 +117,30 @@ def test_a_stop_keeps_the_finished_trials(
         run_label_study(settings(toy_cohort), Reporter(tmp_path))
     assert len((tmp_path / "trials.jsonl").read_text().splitlines()) == 1
     assert not (tmp_path / "results.json").exists()
+
+
+def test_a_trial_that_cannot_be_scored_has_no_figure_and_this_is_said(
+    finished: tuple[Path, dict[str, Any]], toy_cohort: Path, tmp_path: Path
+) -> None:
+    folder, document = finished
+    cohort = shutil.copytree(toy_cohort, tmp_path / "cohort")
+    for subject in document["test_subjects"]:
+        # Labelled as before, with a structure that the others do not show.
+        for file in (cohort / subject).glob("*_seg.nii.gz"):
+            drawn = sitk.ReadImage(str(file))
+            sitk.WriteImage(sitk.Cast(drawn > 0, sitk.sitkUInt8) * 9, str(file))
+        told = json.loads((cohort / subject / "study.json").read_text())
+        (cohort / subject / "study.json").write_text(json.dumps({**told, "labels": {"9": "Scar"}}))
+    job = tmp_path / "job"
+    job.mkdir()
+    shutil.copy(folder / "pretrained.safetensors", job)
+    again = run_label_study(settings(cohort, counts=[1], seeds=1), Reporter(job))
+    assert [trial["mean_dice"] for trial in again["trials"]] == [None, None]
+    assert json.loads(json.dumps(again, allow_nan=False)) == again
+    said = [e["message"] for e in Events(job).new() if e["event"] == "warning"]
+    assert all(f"seed 0, {arm}: no mean Dice" in text for arm, text in zip(ARMS[::-1], said[-2:], strict=True))
+    assert (job / "few-labels.png").is_file()
+    assert "-" in summary(again).splitlines()[-1]
 
 
 def test_test_subjects_that_were_pretrained_on_are_named(toy_cohort: Path) -> None:
