@@ -415,8 +415,19 @@ def test_rescale_and_monochrome1(tmp_path: Path) -> None:
     pixels = np.arange(24 * 24).reshape(24, 24)
     save(dataset(SAX[0], pixels, RescaleSlope="2", RescaleIntercept="-10"), tmp_path / "a.dcm")
     np.testing.assert_array_equal(read_study(tmp_path).views[0].pixels()[0], pixels * 2 - 10)
-    save(dataset(SAX[0], pixels, PhotometricInterpretation="MONOCHROME1"), tmp_path / "a.dcm")
-    np.testing.assert_array_equal(read_study(tmp_path).views[0].pixels()[0], 575 - pixels)
+
+
+@pytest.mark.parametrize(
+    ("stored", "ends"), [({"BitsStored": 12}, 4095), ({"PixelRepresentation": 1}, -1), ({}, 65535)]
+)
+def test_monochrome1_is_turned_round_alike_on_all_slices(tmp_path: Path, stored: dict[str, int], ends: int) -> None:
+    """What is grey on one slice stays the same grey on the next, whatever the darkest and brightest there are."""
+    pixels = np.stack([np.arange(24 * 24).reshape(24, 24) + 700 * k for k in range(3)])
+    for image, place in zip(pixels, SAX, strict=False):
+        common = {"PhotometricInterpretation": "MONOCHROME1", "RescaleSlope": "2", "RescaleIntercept": "-10", **stored}
+        save(dataset(place, image, **common), tmp_path / f"{image[0, 0]}.dcm")
+    seen = read_study(tmp_path).views[0].pixels()
+    np.testing.assert_array_equal(sorted(seen, key=lambda image: -image.max()), (ends - pixels) * 2 - 10)
 
 
 @pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1"])

@@ -41,10 +41,16 @@ def read_pixels(frame: Frame) -> Grey:
         msg = f"{frame.path} holds other pixels than its header says: it is damaged or changed, read the study again."
         raise StudyError(msg)
     slope, intercept = _rescale(ds, frame.index)
-    values = stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+    values = stored.astype(np.float32)
     if ds.get("PhotometricInterpretation") == "MONOCHROME1":
-        values = values.max() + values.min() - values
+        values = _ends(ds) - values
+    values = values * np.float32(slope) + np.float32(intercept)
     return np.asarray(np.nan_to_num(values), dtype=np.float32)
+
+
+def _ends(ds: pydicom.Dataset) -> np.float32:
+    """Least plus greatest value that a header's pixels can have, stored: the same for all slices of a stack."""
+    return np.float32(-1 if ds.get("PixelRepresentation") else 2 ** int(ds.get("BitsStored") or 16) - 1)
 
 
 def _decoded(path: str, stamp: tuple[int, int]) -> tuple[pydicom.Dataset, npt.NDArray[Any]]:
