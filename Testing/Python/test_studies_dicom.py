@@ -467,6 +467,19 @@ def test_compressed(tmp_path: Path, name: str) -> None:
     np.testing.assert_array_equal(read_study(tmp_path).views[0].pixels()[0], pixels * 2 + 1)
 
 
+def test_compressed_monochrome1_is_turned_round_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where pydicom has no decoder ITK does the work, and turns such images round by itself."""
+    pixels = np.random.default_rng(0).integers(0, 4000, (24, 24))
+    path = save(dataset(SAX[0], pixels, PhotometricInterpretation="MONOCHROME1", RescaleSlope="2"), tmp_path / "a.dcm")
+    ds = pydicom.dcmread(path)
+    ds.file_meta.TransferSyntaxUID = pydicom.uid.JPEG2000Lossless
+    ds.PixelData = pydicom.encaps.encapsulate([_jpeg2000(pixels)])
+    ds["PixelData"].is_undefined_length = True
+    ds.save_as(path)
+    monkeypatch.delattr(pydicom.Dataset, "pixel_array")
+    np.testing.assert_array_equal(read_study(tmp_path).views[0].pixels()[0], (65535 - pixels) * 2)
+
+
 def _jpeg2000(pixels: Any) -> bytes:
     import io
 

@@ -41,16 +41,18 @@ def read_pixels(frame: Frame) -> Grey:
         msg = f"{frame.path} holds other pixels than its header says: it is damaged or changed, read the study again."
         raise StudyError(msg)
     slope, intercept = _rescale(ds, frame.index)
-    values = stored.astype(np.float32)
-    if ds.get("PhotometricInterpretation") == "MONOCHROME1":
-        values = _ends(ds) - values
-    values = values * np.float32(slope) + np.float32(intercept)
+    values = _turned_round(ds, stored.astype(np.float32)) * np.float32(slope) + np.float32(intercept)
     return np.asarray(np.nan_to_num(values), dtype=np.float32)
 
 
-def _ends(ds: pydicom.Dataset) -> np.float32:
-    """Least plus greatest value that a header's pixels can have, stored: the same for all slices of a stack."""
-    return np.float32(-1 if ds.get("PixelRepresentation") else 2 ** int(ds.get("BitsStored") or 16) - 1)
+def _turned_round(ds: pydicom.Dataset, stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Stored values with bright and dark exchanged where the header says MONOCHROME1.
+
+    Each is taken from the least plus the greatest value that there can be: the same for all slices of a stack.
+    """
+    if ds.get("PhotometricInterpretation") != "MONOCHROME1":
+        return stored
+    return (-1 if ds.get("PixelRepresentation") else 2 ** int(ds.get("BitsStored") or 16) - 1) - stored
 
 
 def _decoded(path: str, stamp: tuple[int, int]) -> tuple[pydicom.Dataset, npt.NDArray[Any]]:
@@ -83,7 +85,10 @@ _decoded_series = lru_cache(maxsize=1)(_decoded)
 
 
 def _decoded_by_itk(path: str, ds: pydicom.Dataset, first: Exception) -> npt.NDArray[Any]:
-    """The same through ITK's GDCM, which decodes JPEG, JPEG-LS and JPEG 2000 but rescales: that is taken back."""
+    """The same through ITK's GDCM, which decodes JPEG, JPEG-LS and JPEG 2000.
+
+    But it rescales and turns MONOCHROME1 round: both are taken back.
+    """
     syntax = ds.file_meta.TransferSyntaxUID
     name, compressed = getattr(syntax, "name", str(syntax)), syntax not in UNCOMPRESSED
     reader = sitk.ImageFileReader()
@@ -103,7 +108,7 @@ def _decoded_by_itk(path: str, ds: pydicom.Dataset, first: Exception) -> npt.NDA
         raise StudyError(msg) from error
     array = sitk.GetArrayFromImage(image)
     slope, intercept = _rescale(ds, 0)
-    values = (array.astype(np.float64) - intercept) / (slope or 1.0)
+    values = _turned_round(ds, (array.astype(np.float64) - intercept) / (slope or 1.0))
     return values[0] if values.ndim == 3 and len(values) == 1 else values
 
 
