@@ -393,6 +393,7 @@ def _segment_views(
     ]
     # Longer names are made of the one that was given: all are looked at, so that no run ends half-way.
     files = [file for _, _, parts in work for file, _ in parts]
+    _refuse_twice(study, files)
     stale = [path for target in targets.values() for path in _further(target) if path not in files]
     refuse_inputs(study, [*files, *stale])
     for file in files:
@@ -418,6 +419,23 @@ def _segment_views(
     left_out = [{"view": v.shown, "why": _why_not(v, segmenter.card)} for v in study.views if v not in views]
     cine = [c for c in map(partial(cine_summary, outputs), views) if c]
     return {"outputs": outputs, "cine": cine, "left_out": left_out}
+
+
+def _refuse_twice(study: Study, files: Sequence[Path]) -> None:
+    """Refuses results of which one would replace another: capitals do not tell files apart on Windows and macOS.
+
+    Raises:
+        StudyError: There are such.
+    """
+    known: dict[str, Path] = {}
+    for file in files:
+        first = known.setdefault(str(file).casefold(), file)
+        if first is not file:
+            msg = (
+                f"Two results of {study.name} would be one file ({first.name} and {file.name}), since its views are "
+                "named too much alike; rename one image, or segment it alone."
+            )
+            raise StudyError(msg)
 
 
 def _why_not(view: View, card: Card) -> str:

@@ -372,6 +372,16 @@ def test_other_views_and_phases_are_named_beside_the_first(tmp_path: Path) -> No
     assert [Path(o["file"]).name for o in document["outputs"]] == names
 
 
+@pytest.mark.parametrize("other", ["phase001", "2CH"])
+def test_results_that_would_replace_each_other_are_refused(tmp_path: Path, other: str) -> None:
+    study = toy_study(3, phases=2)
+    for view, name in zip(study.views, ("sax", "2ch", other), strict=True):
+        view.role, view.name = "sax", name
+    with pytest.raises(StudyError, match="would be one file"):
+        segment_study(segmenter(), study, tmp_path / "o.seg.nrrd")
+    assert not list(tmp_path.iterdir())
+
+
 def test_views_that_are_not_segmented_are_told(tmp_path: Path) -> None:
     study = toy_study(0)
     others = [view for view in study.views if view.role != "sax"]
