@@ -204,6 +204,12 @@ def test_stack_acquired_twice_in_two_series(tmp_path: Path) -> None:
     assert "acquired twice" in said(study)
 
 
+def test_series_whose_descriptions_differ_in_capitals_are_numbered(tmp_path: Path) -> None:
+    for number, description in enumerate(("Cine SAX", "cine sax"), 1):
+        write_series(tmp_path, SAX, SeriesNumber=number, SeriesDescription=description)
+    assert [v.name for v in read_study(tmp_path).views] == ["Cine SAX-1", "cine sax-2"]
+
+
 def test_lost_phase_is_filled_from_its_neighbour(tmp_path: Path) -> None:
     paths = write_series(tmp_path, SAX, phases=5)
     paths[2 * 5 + 4].unlink()

@@ -383,10 +383,15 @@ def _joined(family: Sequence[Stack]) -> Stack:
 
 
 def _names(stacks: Sequence[Stack]) -> list[str]:
-    """The series description, made safe; with the series number where it is not unique."""
+    """The series description, made safe; with the series number where it is not unique but for capitals.
+
+    Results are files of these names, which capitals do not tell apart on Windows and macOS.
+    """
     plain = [_where(s.first) for s in stacks]
-    counts = Counter(plain)
-    return [n if counts[n] == 1 else f"{n}-{s.first.series_number}" for n, s in zip(plain, stacks, strict=True)]
+    counts = Counter(n.casefold() for n in plain)
+    return [
+        n if counts[n.casefold()] == 1 else f"{n}-{s.first.series_number}" for n, s in zip(plain, stacks, strict=True)
+    ]
 
 
 def _view(stack: Stack, name: str, policy: FramePolicy) -> View:
