@@ -44,6 +44,7 @@ from .studies import Study
 from .studies import StudyError
 from .studies import View
 from .studies.cohort import NNUNET_IMAGES
+from .studies.labels import RESULT_FIELD
 from .studies.reading import Progress
 from .studies.reading import refuse_inputs
 from .studies.study import UNKNOWN
@@ -271,6 +272,7 @@ def write_segmentation(
 def _header(labels: LabelMap, entries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     slices, rows, columns = labels.shape
     fields = {
+        RESULT_FIELD: "1",
         "Segmentation_ContainedRepresentationNames": "Binary labelmap|",
         "Segmentation_SourceRepresentation": "Binary labelmap",
         "Segmentation_MasterRepresentation": "Binary labelmap",

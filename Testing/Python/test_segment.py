@@ -156,6 +156,22 @@ def test_labels_that_a_person_has_drawn_are_not_written_over(tmp_path: Path) -> 
     assert (exam / "sax.seg.nrrd").read_bytes() == before
 
 
+def test_labels_that_lie_beside_a_single_image_are_not_written_over_and_results_are(tmp_path: Path) -> None:
+    exam = write_toy_cohort(tmp_path, 1) / "toy-000"
+    (exam / "sax_seg.nii.gz").unlink()
+    labels, out = exam / "sax_phase001.seg.nrrd", exam / "sax.seg.nrrd"
+    for place in (out, labels):
+        sitk.WriteImage(sitk.Image(8, 8, 4, sitk.sitkUInt8), str(place))
+        drawn = place.read_bytes()
+        with pytest.raises(StudyError, match=f"{place.name} is a file of the exam itself"):
+            segment_study(segmenter(), read_study(exam / "sax.nii.gz"), out)
+        assert place.read_bytes() == drawn
+        place.unlink()
+    # A folder takes the result for its labels from now on, and yet it is one.
+    for source in (exam / "sax.nii.gz", exam / "sax.nii.gz", exam):
+        segment_study(segmenter(), read_study(source), out)
+
+
 @pytest.mark.parametrize("how", STORED)
 def test_the_same_is_found_however_the_image_was_stored(how: tuple[bool, bool, bool]) -> None:
     """Of a network that knows left from right and up from down."""

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from ..geometry import Array
 from ..geometry import Plane
+from .claims import check_claim
 from .claims import nifti_is_finite
 from .study import Irregularity
 from .study import StudyError
@@ -35,6 +36,8 @@ MAX_OFF_GRID = 0.1
 SEGMENTATION = ".seg.nrrd"
 #: Slices that form no volume have a file each, named so but for the first, which has the view's own name.
 PART = re.compile(r"(?P<name>.+)_slice[0-9]{3}\.seg\.nrrd", re.IGNORECASE)
+#: Field of a segmentation's header that a model has written. Slicer drops it when a person saves the file again.
+RESULT_FIELD = "SSLSegmentation_Result"
 #: The largest label value.
 MAX_VALUE = np.iinfo(np.int16).max
 
@@ -329,6 +332,14 @@ def _segments(header: VolumeHeader) -> list[Segment]:
 def is_label_file(path: Path, suffix: str) -> bool:
     """Whether a volume file's name says that it holds labels and not an image."""
     return path.name.lower().endswith(".seg.nrrd") or (bool(suffix) and stem(path).lower().endswith(suffix.lower()))
+
+
+def is_result(path: Path) -> bool:
+    """Whether a segmentation is as a model has written it, so that nothing that a person has drawn is in it."""
+    try:
+        return RESULT_FIELD.lower() in check_claim(path).fields
+    except StudyError:
+        return False
 
 
 def image_name(path: Path, suffix: str) -> str:

@@ -28,6 +28,7 @@ from .labels import LabelFile
 from .labels import first_of
 from .labels import image_name
 from .labels import is_label_file
+from .labels import is_result
 from .labels import read_label_file
 from .roles import assign_roles
 from .study import KNEE_ROLES
@@ -325,13 +326,18 @@ def why_nothing(path: Path, problems: Sequence[Irregularity], labels: Sequence[P
     return whole + (f" ({more} more in {path} cannot be used either.)" if more else "")
 
 
-def refuse_inputs(study: Study, outputs: Iterable[Path]) -> None:
-    """Refuses to write results over what a study was read from.
+def refuse_inputs(study: Study, outputs: Sequence[Path]) -> None:
+    """Refuses to write results over what a study was read from, or over labels that a person has put beside it.
+
+    Of a single image the labels beside it are not read. What a model has written before may be written again.
 
     Raises:
         StudyError: An output is one of its images or label files.
     """
-    refuse_files([f for view in study.views for f in (view.source, view.labels_source) if f is not None], outputs)
+    folder = (study.path if study.path.is_dir() else study.path.parent).resolve()
+    labels = [view.labels_source for view in study.views if view.labels_source is not None]
+    labels += [f for f in outputs if f.resolve().parent == folder and f.is_file() and is_label_file(f, "")]
+    refuse_files([*(view.source for view in study.views), *(f for f in labels if not is_result(f))], outputs)
 
 
 def refuse_files(read: Iterable[Path], outputs: Iterable[Path]) -> None:
