@@ -140,8 +140,12 @@ def segment(arguments: argparse.Namespace) -> int:
         _tell_left_out(document)
         outputs = [o for study in document["studies"] for o in study["outputs"]]
     else:
-        document = segment_study(segmenter, _read_one(arguments), out, _show)
+        study = _read_one(arguments)
+        document = segment_study(segmenter, study, out, _show)
         _tell_left_out(document)
+        if study.path.is_dir() and out.resolve().parent == study.path.resolve():
+            so = "reading the exam again takes it for labels; move it out unless it is to be learned from."
+            print(f"{out} lies in the exam's own folder: {so}", file=sys.stderr)
         outputs = document["outputs"]
     _say(arguments, document, "\n".join(o["file"] for o in outputs))
     return jobs.EXIT_FINISHED

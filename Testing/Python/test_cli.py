@@ -125,6 +125,17 @@ def test_json_is_one_document_and_nothing_else(
     assert found["state"] == "queued"
 
 
+def test_a_result_in_the_exams_folder_is_told_to_become_its_labels(
+    toy_cohort: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exam = tmp_path / "exam"
+    shutil.copytree(toy_cohort / "toy-000", exam)
+    for out in (exam / "made.seg.nrrd", tmp_path / "made.seg.nrrd"):
+        assert main(["segment", "--model", str(model), str(exam), "--out", str(out)]) == 0
+        lines = [line for line in capsys.readouterr().err.splitlines() if "takes it for labels" in line]
+        assert [line.startswith(str(out)) for line in lines] == [True] * (out.parent == exam)
+
+
 def test_what_could_not_be_read_is_told_beside_a_result_of_the_rest(
     toy_cohort: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
