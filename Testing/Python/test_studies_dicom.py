@@ -368,6 +368,18 @@ def test_series_with_study_uids_of_their_own(tmp_path: Path) -> None:
     assert sorted(v.role for v in read_study(tmp_path).views) == ["4ch", "sax"]
 
 
+def test_series_without_uids_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    blank = {"StudyInstanceUID": "", "SeriesInstanceUID": "", "SeriesDescription": "SAX"}
+    for number, name in enumerate(("a", "b")):
+        for k, place in enumerate(SAX):
+            pixels = np.full((24, 24), 100 * number + k)
+            save(dataset(shifted(place, (0, 0, 3 * number)), pixels, **blank), tmp_path / name / f"{k}.dcm")
+    views = read_study(tmp_path).views
+    assert len(views) == 2, "not one stack of slices in turn"
+    for number, view in enumerate(views):
+        assert sorted(view.pixels()[:, 0, 0]) == [100 * number + k for k in range(6)]
+
+
 def test_series_folders_make_one_study_and_exam_folders_a_cohort(tmp_path: Path) -> None:
     for patient in ("A", "B"):
         for role in ("sax", "4ch"):

@@ -135,6 +135,11 @@ class Frame:
     frames: int = 1
 
     @property
+    def series(self) -> str:
+        """What tells its series from others: the SeriesInstanceUID, or the folder where that was stripped."""
+        return self.series_uid or str(self.path.parent)
+
+    @property
     def who(self) -> str:
         """A name for the patient that is safe to show and to use as a file name."""
         return safe_name(self.patient_id) or f"study-{self.study_uid[-8:]}"

@@ -164,7 +164,7 @@ def _groups(frames: Iterable[Frame]) -> list[list[Frame]]:
     alike: dict[tuple[object, ...], list[Frame]] = {}
     for f in frames:
         spacing = tuple(round(v, 3) for v in f.spacing)
-        alike.setdefault((f.series_uid, f.rows, f.columns, spacing, round(f.echo_time, 1)), []).append(f)
+        alike.setdefault((f.series, f.rows, f.columns, spacing, round(f.echo_time, 1)), []).append(f)
     return [part for group in alike.values() for part in _by_direction(group)]
 
 
