@@ -28,6 +28,8 @@ class JobList:
     """
 
     INTERVAL_MS = 2000
+    #: Jobs that are read at one look, the newest first: hundreds of them at once would hold up the window.
+    READ_A_LOOK = 60
 
     def __init__(self, table: Any, listed: Callable[[dict[str, Any]], bool], onChange: Callable[[], None]) -> None:
         self._table = table
@@ -35,6 +37,7 @@ class JobList:
         self._onChange = onChange
         self._known: dict[Path, tuple[tuple[float, ...], list[str] | None]] = {}
         self._shown: list[tuple[str, list[str]]] = []
+        self._left = 0
         # Kept on self: a timer without a Python reference never ticks.
         self._timer = qt.QTimer()
         self._timer.setInterval(self.INTERVAL_MS)
@@ -58,6 +61,7 @@ class JobList:
     def refresh(self) -> None:
         """Looks at the folder; the selection stays with its job."""
         root = jobs_folder()
+        self._left = self.READ_A_LOOK
         rows = [(str(folder), row) for folder in jobs.find(root) if (row := self._row(folder, root)) is not None]
         if rows == self._shown:
             return
@@ -70,12 +74,15 @@ class JobList:
         self._onChange()
 
     def _row(self, folder: Path, root: Path) -> list[str] | None:
-        """Cells of a job; None of one that is not listed or a folder that has gone meanwhile."""
+        """Cells of a job; None of one that is not listed, that is not read yet, or whose folder has gone meanwhile."""
         files = [folder / name for name in (jobs.JOB_FILE, jobs.EVENTS_FILE, jobs.WORKER_FILE)]
         stamp = tuple(file.stat().st_mtime if file.is_file() else 0.0 for file in files)
         known = self._known.get(folder)
         if known is not None and known[0] == stamp:
             return known[1]
+        if not self._left:
+            return None if known is None else known[1]
+        self._left -= 1
         self._known.pop(folder, None)
         try:
             description = jobs.load(folder)

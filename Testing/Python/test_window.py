@@ -327,3 +327,25 @@ def test_the_curve_of_a_running_job_outlives_the_scene(window: Window, tmp_path:
     assert points() == 6
     panel.monitor.clear()
     panel.curves.clear()
+
+
+def test_many_jobs_are_listed_bit_by_bit_the_newest_first(
+    window: Window, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import os
+
+    from SSLPanels import job_list
+    from SSLPanels.jobs_panel import takes_long
+
+    monkeypatch.setattr(job_list, "jobs_folder", lambda: tmp_path)
+    monkeypatch.setattr(job_list.JobList, "READ_A_LOOK", 3)
+    for number in range(7):
+        folder = jobs.create(tmp_path / f"{number}", "pretrain", {})
+        jobs.Reporter(folder).event(jobs.FINISHED)
+        os.utime(folder / jobs.JOB_FILE, (1e9 + number, 1e9 + number))
+    table = slicer.util.childWidgetVariables(window.pretrain.uiWidget).jobsTable
+    listed = job_list.JobList(table, takes_long, lambda: None)
+    for names in ("654", "654321", "6543210", "6543210"):
+        listed.refresh()
+        assert [table.item(row, 0).text() for row in range(table.rowCount)] == list(names)
+    window.pretrain.jobsPanel.refresh()
