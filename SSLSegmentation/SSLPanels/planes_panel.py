@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -90,22 +91,20 @@ class PlanesPanel(ExamSection):
     def showSideBySide(self) -> None:
         """Sets the layout."""
         if self.exam is not None:
-            self.logic.showSideBySide(self.exam)
+            _told(lambda: self.logic.showSideBySide(self.exam))
 
     def onCrossing(self) -> None:
         """Jumps to the crossing point."""
         if self.exam is not None:
-            self.logic.goToCrossing(self.exam)
+            _told(lambda: self.logic.goToCrossing(self.exam))
 
     def onLines(self, shown: bool) -> None:
         """Shows or hides all planes."""
         if self.exam is None:
             return
-        if shown:
-            self._models = self.logic.showPlanes(self.exam)
-        else:
+        if not shown:
             self.logic.hidePlanes(self.exam)
-            self._models = []
+        self._models = (_told(lambda: self.logic.showPlanes(self.exam)) or []) if shown else []
         self._fillPlanes()
 
     def _fillPlanes(self) -> None:
@@ -185,6 +184,15 @@ class PlanesPanel(ExamSection):
     def onPredict(self) -> None:
         """Predicts planes in a job; the segmenting section follows it."""
         self.owner.segmentPanel.predictPlanes()
+
+
+def _told(show: Callable[[], Any]) -> Any:
+    """What something gives that is shown; None where that fails, which is told."""
+    try:
+        return show()
+    except Exception as error:
+        _display(error)
+        return None
 
 
 def _display(error: Exception) -> None:

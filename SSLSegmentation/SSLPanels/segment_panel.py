@@ -42,6 +42,7 @@ class SegmentPanel(ExamSection):
         self.ui.decidingSliceButton.connect("clicked()", self.onDecidingSlice)
         self._class: ExamClass | None = None
         self._stepper = Stepper()
+        self._endTogether: Callable[[], None] | None = None
         self.showResults(None)
 
     @property
@@ -52,16 +53,29 @@ class SegmentPanel(ExamSection):
     def release(self) -> None:
         """What has come of a result goes again."""
         self._stepper.cancel()
+        self._moveTogether(None)
         curves.release(self.ui.volumePlotWidget)
 
     def setExam(self, exam: SceneExam | None) -> None:
         """Another exam: its first view is proposed, unless one of it is chosen already."""
         self._stepper.cancel()
         self.showResults(None)
+        self._moveTogether(exam)
         # The panel may be hidden.
         node = self.logic.getParameterNode()
         if exam is not None and exam.views and not any(node.volume in item.volumes for item in exam.views):
             node.volume = exam.views[0].volume
+
+    def _moveTogether(self, exam: SceneExam | None) -> None:
+        """The slider and the player move all cines of an exam."""
+        if self._endTogether is not None:
+            self._endTogether()
+        self._endTogether = None
+        if exam is not None:
+            from SSLScene import cines
+
+            browsers = [item.browser for item in exam.views if item.browser is not None]
+            self._endTogether = cines.move_together(browsers)
 
     def update(self) -> None:
         """Segmenting needs a model with labels, and something to segment."""

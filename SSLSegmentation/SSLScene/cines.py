@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -21,6 +22,38 @@ def sequence_of(scene: Any, node: Any) -> Any:
     """The sequence whose proxy a node is, or None."""
     browser = browser_of(scene, node)
     return None if browser is None else browser.GetSequenceNode(node)
+
+
+def move_together(browsers: Sequence[Any]) -> Callable[[], None]:
+    """Lets cines of one exam show the same part of the heart's cycle, however many phases each has.
+
+    Returns:
+        Ends it.
+    """
+    moving = False
+
+    def moved(caller: Any, event: Any) -> None:
+        nonlocal moving
+        if moving or not caller.GetNumberOfItems():
+            return
+        moving = True
+        try:
+            share = caller.GetSelectedItemNumber() / caller.GetNumberOfItems()
+            for browser in browsers:
+                count = browser.GetNumberOfItems()
+                wanted = min(count - 1, round(share * count))
+                if browser is not caller and count and browser.GetSelectedItemNumber() != wanted:
+                    browser.SetSelectedItemNumber(wanted)
+        finally:
+            moving = False
+
+    tags = [(browser, browser.AddObserver("ModifiedEvent", moved)) for browser in browsers]
+
+    def end() -> None:
+        for browser, tag in tags:
+            browser.RemoveObserver(tag)
+
+    return end
 
 
 def playing(

@@ -89,6 +89,38 @@ def test_scrolling_over_the_views_changes_no_role(window: Window, panel: Any) ->
     assert not event.isAccepted(), "the panel scrolls instead"
 
 
+def test_cines_of_an_exam_move_together(window: Window, panel: Any) -> None:
+    from SSLScene import exams
+
+    study, other = toy_study(1, phases=6), toy_study(1, phases=4)
+    study.views[1] = other.views[1]
+    exam = exams.load_study(window.scene, study, "cines")
+    panel.setExam(exam)
+    browsers = [item.browser for item in exam.views]
+    panel.ui.seekWidget.slider().setValue(3)
+    assert [browser.GetSelectedItemNumber() for browser in browsers] == [3, 2, 3]
+    browsers[1].SetSelectedItemNumber(3)
+    assert [browser.GetSelectedItemNumber() for browser in browsers] == [4, 3, 4]
+    browsers[0].SetSelectedItemNumber(5)
+    assert [browser.GetSelectedItemNumber() for browser in browsers] == [5, 3, 5]
+    panel.setExam(None)
+    browsers[0].SetSelectedItemNumber(0)
+    assert [browser.GetSelectedItemNumber() for browser in browsers] == [0, 3, 5]
+
+
+def test_planes_that_cannot_be_placed_are_told_of(window: Window, panel: Any) -> None:
+    exam = loaded(window)
+    panel.setExam(exam)
+    bent = window.scene.AddNewNodeByClass("vtkMRMLGridTransformNode")
+    exam.views[0].volume.SetAndObserveTransformNodeID(bent.GetID())
+    for button in (panel.ui.linesButton, panel.ui.layoutButton, panel.ui.crossingButton):
+        window.application.messages.clear()
+        button.click()
+        assert [kind for kind, _ in window.application.messages] == ["error"]
+        assert "transform" in window.application.messages[0][1]
+    panel.ui.linesButton.checked = False
+
+
 def test_a_double_click_starts_one_training(window: Window, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     panel = window.pretrain
     begun = []
