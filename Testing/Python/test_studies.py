@@ -34,6 +34,7 @@ from SSLEngine.studies import read_study
 from SSLEngine.studies import subject_order
 from SSLEngine.studies.claims import quaternion_affine
 from SSLEngine.studies.reading import unique_names
+from SSLEngine.studies.study import unread
 from SSLEngine.studies.volumes import itk_image
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -331,6 +332,8 @@ def test_labels_of_phases_that_the_image_lacks(
     assert study.views[0].labelled == bool(labelled)
     assert study.views[0].labelled_phases == labelled
     assert [i.costs_labels for i in study.irregularities if i.where.endswith("a_seg.nii.gz")] == [left_out]
+    # The image was read whole: a result lacks nothing.
+    assert not unread(study.irregularities)
 
 
 def _seg_nrrd(path: Path, layers: Any, segments: list[dict[str, Any]], origin: Any = (10.0, -20.0, 30.0)) -> None:

@@ -100,7 +100,7 @@ class LabelFile:
         if self.phases in (1, phases):
             return None
         what = f"the labels have {self.phases} phases and the image {phases}"
-        so = "those of the same number belong together; the others of the labels are left out"
+        so = "those of the same number belong together, and no others are used"
         return Irregularity(str(self.header.path), what, so, costs_labels=self.drawn_phases[-1] >= phases)
 
     def elsewhere(self, other: LabelFile, phase: int = 0) -> bool:
