@@ -276,6 +276,8 @@ def start(folder: Path, python: Sequence[str] | None = None, environment: Mappin
     options: dict[str, Any] = {"start_new_session": True}
     if sys.platform == "win32":
         options = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
+    # A quick worker's last word may come before this process has written down that it was launched.
+    launched = time.time()
     try:
         with (folder / LOG_FILE).open("ab") as log, _term_held_back():
             child = subprocess.Popen(
@@ -292,7 +294,7 @@ def start(folder: Path, python: Sequence[str] | None = None, environment: Mappin
         raise JobError(msg) from None
     born = processes.birth(child.pid)
     _children[child.pid, born] = child
-    _write_worker(folder, child.pid, born, group=child.pid)
+    _write_worker(folder, child.pid, born, child.pid, launched)
     return child.pid
 
 
@@ -521,8 +523,8 @@ def _worker(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def _write_worker(folder: Path, pid: int, born: str | None, group: int | None) -> None:
-    document = {"pid": pid, "time": time.time(), "born": born, "host": socket.gethostname(), "group": group}
+def _write_worker(folder: Path, pid: int, born: str | None, group: int | None, launched: float | None = None) -> None:
+    document = {"pid": pid, "time": launched or time.time(), "born": born, "host": socket.gethostname(), "group": group}
     write_json(folder / WORKER_FILE, document)
 
 

@@ -193,6 +193,24 @@ def test_a_killed_worker_is_lost_and_can_be_resumed_to_the_end(folder: Path, pyt
     assert len(broken) == 1, "the event after half a line was lost"
 
 
+def test_a_worker_that_ends_before_its_launch_is_written_down_is_not_lost(
+    folder: Path, python: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = json.loads((folder / jobs.JOB_FILE).read_text())
+    jobs.write_json(folder / jobs.JOB_FILE, {**document, "settings": {"steps": 3}})
+    born = processes.birth
+
+    def late(pid: int) -> str | None:
+        found = born(pid)
+        until(lambda: "finished" in (folder / jobs.EVENTS_FILE).read_text())
+        return found
+
+    monkeypatch.setattr(processes, "birth", late)
+    jobs.start(folder, python)
+    until(lambda: state(folder) != jobs.RUNNING)
+    assert state(folder) == jobs.FINISHED
+
+
 def test_a_worker_that_cannot_even_start_is_lost_and_a_wrong_python_is_an_error(folder: Path) -> None:
     with pytest.raises(JobError, match="could not be started"):
         jobs.start(folder, ["/nowhere/python"])
