@@ -191,9 +191,14 @@ class Silent(Reporter):
 
     def __init__(self, first: Reporter) -> None:
         super().__init__(first.folder)
+        self._first = first
 
     def event(self, name: str, **fields: Any) -> None:
         """Says nothing."""
+
+    def stop_requested(self) -> bool:
+        """Whether this process was asked to stop, through whichever of its reporters takes the signal, or the first."""
+        return super().stop_requested() or self._first.stop_requested()
 
 
 def finish(

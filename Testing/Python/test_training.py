@@ -31,6 +31,7 @@ from SSLEngine.models import load_model
 from SSLEngine.models import read_card
 from SSLEngine.networks.unet import TaskUNet
 from SSLEngine.pretraining import pretrain
+from SSLEngine.runs import Silent
 from SSLEngine.runs import read_exams
 from SSLEngine.settings import Augmentation
 from SSLEngine.settings import Data
@@ -519,3 +520,11 @@ def test_a_loss_that_one_process_finds_not_finite_ends_all(toy_cohort: Path, tin
     assert status.state == jobs.FAILED
     assert "at step 2; lower schedule.rate" in status.message
     assert not (job / jobs.MODEL_FILE).exists()
+
+
+def test_a_further_process_obeys_the_reporter_that_takes_its_signals(tmp_path: Path) -> None:
+    taking = Silent(Reporter(tmp_path))
+    asked = Silent(taking)
+    assert not asked.stop_requested()
+    taking.request_stop()
+    assert asked.stop_requested()
