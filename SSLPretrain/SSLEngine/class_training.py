@@ -11,6 +11,7 @@ from .classify import SLICES_AT_ONCE
 from .classify import Classifier
 from .classify import usable
 from .classify import verdict_scores
+from .classify import verdicts_of
 from .jobs import Reporter
 from .models import Card
 from .models import TransferReport
@@ -86,7 +87,10 @@ def finetune_classifier(settings: Finetune, reporter: Reporter) -> Path:
         card = classification_card(run, settings, start, grid, groups, organ_of(cohort.studies))
         if watched:
             classifier = Classifier(trained, card, device)
-            scores = verdict_scores([classifier.classify(s) for s in watched], groups)
+            verdicts, left_out = verdicts_of(classifier, watched)
+            for item in left_out:
+                reporter.event("warning", message=f"{item['study']} is not among the scores: {item['why']}")
+            scores = verdict_scores(verdicts, groups)
             card.scores[CLASSIFICATION] = {k: v for k, v in (scores or {}).items() if k != "cases"}
         return finish(reporter, rank, trained, card, settings, [*chosen, *watched])
 

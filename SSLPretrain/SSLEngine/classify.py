@@ -124,6 +124,24 @@ class Classifier:
         return torch.cat(found)
 
 
+def verdicts_of(
+    classifier: Classifier, studies: Sequence[Study], progress: Progress | None = None
+) -> tuple[list[Verdict], list[dict[str, str]]]:
+    """Verdicts of many studies, and ``{"study", "why"}`` of those that cannot be used: they do not stop the others.
+
+    ``progress`` is called with studies done, studies in all, and the next one's name.
+    """
+    verdicts, left_out = [], []
+    for number, study in enumerate(studies):
+        if progress:
+            progress(number, len(studies), study.name)
+        try:
+            verdicts.append(classifier.classify(study))
+        except StudyError as error:
+            left_out.append({"study": study.name, "why": str(error)})
+    return verdicts, left_out
+
+
 def usable(study: Study) -> bool:
     """Whether a study has slices to look at and a known class."""
     return study.group is not None and any(v.role in HOST_ROLES for v in study.views)
@@ -193,17 +211,9 @@ def classify_cohort(
 ) -> dict[str, Any]:
     """``{"studies": [...], "left_out": [{"study", "why"}], "scores": ...}``.
 
-    The scores are null where no study's class is known; a study that cannot be used does not stop the others.
-    ``progress`` is called with studies done, studies in all, and the next one's name.
+    The scores are null where no study's class is known. ``progress`` is that of :func:`verdicts_of`.
     """
-    verdicts, left_out = [], []
-    for number, study in enumerate(studies):
-        if progress:
-            progress(number, len(studies), study.name)
-        try:
-            verdicts.append(classifier.classify(study))
-        except StudyError as error:
-            left_out.append({"study": study.name, "why": str(error)})
+    verdicts, left_out = verdicts_of(classifier, studies, progress)
     scores = verdict_scores(verdicts, classifier.card.groups)
     return {"studies": [v.document() for v in verdicts], "left_out": left_out, "scores": scores}
 

@@ -29,6 +29,7 @@ from .class_training import classifier_run
 from .classify import Classifier
 from .classify import usable
 from .classify import verdict_scores
+from .classify import verdicts_of
 from .finetuning import finetune_run
 from .finetuning import label_names
 from .finetuning import only_segmentation
@@ -141,6 +142,8 @@ def run_label_study(settings: LabelStudy, reporter: Reporter) -> dict[str, Any]:
         with (folder / TRIALS_FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps(rows[-1]) + "\n")
         trial_of = f"{count} labelled, seed {seed}, {arm}"
+        for item in row.get("left_out", ()):
+            reporter.event("warning", message=f"{trial_of}: {item['study']} is not tested: {item['why']}")
         if row[figure] is None:
             why = NOTHING_SCORED[settings.finetune.target]
             reporter.event("warning", message=f"{trial_of}: no {name}, since {why}; test on more subjects.")
@@ -291,7 +294,10 @@ def trial(settings: Finetune, material: Material, start: Start, reporter: Report
 
 
 def class_trial(settings: Finetune, material: Material, start: Start, reporter: Reporter) -> dict[str, Any]:
-    """One classification learned from ``labelled`` subjects of the seed, of each class in turn, scored on the test."""
+    """One classification learned from ``labelled`` subjects of the seed, of each class in turn, scored on the test.
+
+    Test studies that its model cannot be used on are ``left_out`` of the scores; without any the figures are None.
+    """
     make_deterministic(settings.seed)
     check_settings(settings, start)
     wanted = set(group_order(material.pool, settings.seed)[: settings.labelled])
@@ -301,10 +307,11 @@ def class_trial(settings: Finetune, material: Material, start: Start, reporter: 
     trained = train(run, reporter)
     card = classification_card(run, settings, start, grid, material.groups, material.organ)
     classifier = Classifier(trained, card, material.device)
-    scores = verdict_scores([classifier.classify(s) for s in material.test], material.groups)
-    assert scores is not None, "the test studies were chosen for their groups"
-    figures = {name: scores[name] for name in ("auc", "balanced_accuracy")}
-    return {**figures, "scores": scores, "subjects": sorted(wanted), "steps": run.schedule.steps}
+    verdicts, left_out = verdicts_of(classifier, material.test)
+    scores = verdict_scores(verdicts, material.groups) or {}
+    figures = {name: scores.get(name) for name in ("auc", "balanced_accuracy")}
+    facts = {"subjects": sorted(wanted), "steps": run.schedule.steps, "left_out": left_out}
+    return {**figures, "scores": scores, **facts}
 
 
 def test_scores(segmenter: Segmenter, studies: Sequence[Study]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from SSLEngine.classify import classify_cohort
 from SSLEngine.classify import read_classifier
 from SSLEngine.classify import table
 from SSLEngine.classify import verdict_scores
+from SSLEngine.jobs import Events
 from SSLEngine.jobs import Reporter
 from SSLEngine.models import Card
 from SSLEngine.models import ModelError
@@ -576,6 +577,58 @@ def label_study(cohort: Path, **changes: Any) -> LabelStudy:
         "test_subjects": 4,
     }
     return parse({**made, **changes}, LabelStudy)
+
+
+@pytest.fixture
+def stacks_alone(groups_cohort: Path, tmp_path: Path) -> Path:
+    """The same studies with nothing but their short-axis stacks."""
+    folder = shutil.copytree(groups_cohort, tmp_path / "stacks")
+    for study in read_cohort(folder).studies:
+        for view in study.views:
+            if view.role != "sax":
+                view.source.unlink()
+    return folder
+
+
+def call_it_long_axis(study: Path) -> None:
+    told = json.loads((study / "study.json").read_text())
+    (study / "study.json").write_text(json.dumps({**told, "roles": {"sax": "4ch"}}))
+
+
+def warnings_of(job: Path) -> list[str]:
+    return [e["message"] for e in Events(job).new() if e["event"] == "warning"]
+
+
+def test_a_test_study_of_another_role_is_left_out_of_a_few_label_study(stacks_alone: Path, tmp_path: Path) -> None:
+    # A stack alone has no crossing planes to learn from.
+    alone = {"pretext": ["restoration"], "schedule": {"steps": 3, "batch": 2, "held_out": 0}}
+    pretrain = {"data": {"path": str(stacks_alone)}, **SMALL, **alone}
+    wanted = label_study(stacks_alone, seeds=1, counts=[2], pretrain=pretrain)
+    _, test = few_labels.split_for_test(read_cohort(stacks_alone), wanted)
+    (tmp_path / "job").mkdir()
+    for count in (1, 4):
+        for study in test[:count]:
+            call_it_long_axis(stacks_alone / study.name)
+        (tmp_path / "job" / "trials.jsonl").unlink(missing_ok=True)
+        document = few_labels.run_label_study(wanted, Reporter(tmp_path / "job"))
+        assert json.loads(json.dumps(document, allow_nan=False)) == document
+        for trial in document["trials"]:
+            assert [item["study"] for item in trial["left_out"]] == [study.name for study in test[:count]]
+            assert (trial["auc"] is None) == (count == 4)
+    said = warnings_of(tmp_path / "job")
+    assert sum(f"scratch: {test[0].name} is not tested: " in text for text in said) == 2
+    assert sum("scratch: no AUC, since too few" in text for text in said) == 1
+
+
+def test_a_watched_study_of_another_role_does_not_end_a_training(stacks_alone: Path, tmp_path: Path) -> None:
+    wanted = settings(stacks_alone, labelled=8, schedule={"steps": 3, "batch": 4})
+    cohort = read_cohort(stacks_alone)
+    watched = [s for s in cohort.studies if s not in choose_grouped(cohort, wanted)]
+    call_it_long_axis(stacks_alone / watched[0].name)
+    (tmp_path / "job").mkdir()
+    model = finetune_classifier(wanted, Reporter(tmp_path / "job"))
+    assert read_classifier(model, CPU).card.scores[CLASSIFICATION]["studies"] == 3
+    assert f"{watched[0].name} is not among the scores" in warnings_of(tmp_path / "job")[-1]
 
 
 def test_a_few_label_study_of_classes(groups_cohort: Path, tmp_path: Path) -> None:
