@@ -323,10 +323,10 @@ def plan(
         OSError: The picture cannot be written.
     """
     if picture is not None:
+        check_writable(picture)
         if picture.suffix.lower() != ".png":
             msg = f"The picture is a PNG, and {picture} has the name of another file; choose one that ends in .png."
             raise SettingsError(msg)
-        check_writable(picture)
     network, card = load_model(model)
     crossings_of(card)
     document = plan_study(network, card, exam, choose_device(device), hosts)

@@ -13,6 +13,7 @@ import pytest
 from panel_window import Pulse
 from panel_window import Window
 from slicer_standin import pythonqt
+from SSLEngine import jobs
 from SSLEngine.geometry import Plane
 from SSLEngine.studies import Study
 from SSLEngine.studies import View
@@ -91,8 +92,10 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_cancel_leaves_what_was_collected_before(
     window: Window, drawn: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from SSLPanels import clicks
     from SSLPanels.stepper import Stepper
 
+    monkeypatch.setattr(clicks, "DOUBLE_CLICK_S", 0.0)
     monkeypatch.setattr(Stepper, "SLICE_S", 0.0)
     folder, nodes = tmp_path / "labelled", all_nodes(window)
     before = former(folder)
@@ -566,11 +569,13 @@ def test_a_job_gets_a_copy_of_a_segmentation(
     logic, item = window.segmentation.logic, heart.first("sax")
     labels = np.ones(item.view.shape, np.int16)
     (node,) = segments.add_labels(window.scene, heart, item, labels, {1: "LV cavity"}, "drawn")
-    saved, given = tmp_path / "saved.seg.nrrd", []
+    saved = tmp_path / "saved.seg.nrrd"
     logic.exportSegmentation(node, saved)
-    monkeypatch.setattr(logic.workers, "run", lambda kind, settings, *rest: given.append(settings["segmentation"]))
-    logic.exportDicom(tmp_path, node, tmp_path / "out.dcm", heart)
-    assert Path(given[0]).read_bytes() == saved.read_bytes()
+    monkeypatch.setattr(logic.workers, "prepare", lambda kind, settings, out, *needs: jobs.create(out, kind, settings))
+    monkeypatch.setattr(logic.workers, "start", lambda folder: None)
+    folder = logic.exportDicom(tmp_path, node, tmp_path / "out.dcm", heart)
+    given = jobs.load(folder)["settings"]["segmentation"]
+    assert Path(given).read_bytes() == saved.read_bytes()
     assert node.GetStorageNode().GetFileName() == str(saved)
 
 
