@@ -25,11 +25,14 @@ SHAPE = (24, 320, 300)
 
 
 @pytest.fixture
-def drawn(window: Window, tmp_path: Path) -> Iterator[Any]:
+def drawn(window: Window, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A large exam in the panel with segments on its stack, to be collected in ``tmp_path``."""
+    from SSLPanels import clicks
     from SSLScene import exams
     from SSLScene import segments
 
+    # The tests click faster than a hand.
+    monkeypatch.setattr(clicks, "DOUBLE_CLICK_S", 0.0)
     rng = np.random.default_rng(2)
     pixels = rng.integers(0, 900, SHAPE).astype(np.float32)
     slices, rows, columns = SHAPE
@@ -92,10 +95,8 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_cancel_leaves_what_was_collected_before(
     window: Window, drawn: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from SSLPanels import clicks
     from SSLPanels.stepper import Stepper
 
-    monkeypatch.setattr(clicks, "DOUBLE_CLICK_S", 0.0)
     monkeypatch.setattr(Stepper, "SLICE_S", 0.0)
     folder, nodes = tmp_path / "labelled", all_nodes(window)
     before = former(folder)
