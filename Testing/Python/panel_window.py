@@ -82,6 +82,10 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Window]:
     # Small jobs gain nothing from many threads, and tests run beside each other.
     patch.setenv("OMP_NUM_THREADS", "2")
     window = Window(boot(patch), pictures, home)
+    from SSLPanels import clicks
+
+    # Tests click faster than a hand.
+    patch.setattr(clicks, "DOUBLE_CLICK_S", 0.0)
     yield window
     window.pretrain.cleanup()
     window.segmentation.cleanup()

@@ -25,14 +25,11 @@ SHAPE = (24, 320, 300)
 
 
 @pytest.fixture
-def drawn(window: Window, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def drawn(window: Window, tmp_path: Path) -> Iterator[Any]:
     """A large exam in the panel with segments on its stack, to be collected in ``tmp_path``."""
-    from SSLPanels import clicks
     from SSLScene import exams
     from SSLScene import segments
 
-    # The tests click faster than a hand.
-    monkeypatch.setattr(clicks, "DOUBLE_CLICK_S", 0.0)
     rng = np.random.default_rng(2)
     pixels = rng.integers(0, 900, SHAPE).astype(np.float32)
     slices, rows, columns = SHAPE

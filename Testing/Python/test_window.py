@@ -122,6 +122,9 @@ def test_planes_that_cannot_be_placed_are_told_of(window: Window, panel: Any) ->
 
 
 def test_a_double_click_starts_one_training(window: Window, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from SSLPanels import clicks
+
+    monkeypatch.setattr(clicks, "DOUBLE_CLICK_S", 0.4)
     panel = window.pretrain
     begun = []
 
