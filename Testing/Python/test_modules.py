@@ -412,7 +412,7 @@ def test_pretrains_stops_closes_finds_and_resumes(window: Window) -> None:
     window.spin(lambda: jobs.status(folder).step > 5)
     window.spin(lambda: panel.ui.progressBar.value > 0)
     assert "step" in panel.ui.jobStateLabel.text
-    window.spin(lambda: "%" in panel.ui.jobsTable.item(0, 3).text())
+    window.spin(lambda: "%" in panel.ui.jobsTable.item(0, 3).text() and pulse.ticks > 20)
     assert panel.ui.jobsTable.item(0, 2).text() == "running"
     assert not panel.ui.lossPlotWidget._real.isHidden()
     pulse.stop()
@@ -428,7 +428,7 @@ def test_pretrains_stops_closes_finds_and_resumes(window: Window) -> None:
     window.spin(lambda: panel.ui.stopButton.enabled)
     panel.ui.stopButton.click()
     window.spin(lambda: jobs.status(folder).state == jobs.CANCELLED)
-    window.spin(lambda: "stopped" in panel.ui.jobStateLabel.text)
+    window.spin(lambda: "stopped" in panel.ui.jobStateLabel.text and pulse.ticks > 20)
     pulse.stop()
     stopped_at = jobs.status(folder).step
     assert 0 < stopped_at < 400
