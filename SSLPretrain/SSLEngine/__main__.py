@@ -708,17 +708,17 @@ def _target_options(sub: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        msg = "expected a number of at least 1"
-        raise argparse.ArgumentTypeError(msg)
-    return value
+    return _at_least(1, text)
 
 
 def _natural(text: str) -> int:
+    return _at_least(0, text)
+
+
+def _at_least(least: int, text: str) -> int:
     value = int(text)
-    if value < 0:
-        msg = "expected 0 or a larger number"
+    if value < least:
+        msg = f"expected a number of at least {least}"
         raise argparse.ArgumentTypeError(msg)
     return value
 

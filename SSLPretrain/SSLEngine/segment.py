@@ -45,6 +45,7 @@ from .studies import StudyError
 from .studies import View
 from .studies.cohort import NNUNET_IMAGES
 from .studies.labels import RESULT_FIELD
+from .studies.labels import SEGMENTATION_EXTENSION as EXTENSION
 from .studies.reading import Progress
 from .studies.reading import refuse_inputs
 from .studies.study import UNKNOWN
@@ -55,7 +56,6 @@ from .training import autocast
 
 LabelMap = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 ClassMap = npt.NDArray[np.uint8]
-EXTENSION = ".seg.nrrd"
 
 #: Slices that go through the network together.
 SLICES_AT_ONCE = 16

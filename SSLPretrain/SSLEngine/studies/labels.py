@@ -33,7 +33,7 @@ from .volumes import stem
 Labels = npt.NDArray[np.int16]
 #: Labels whose voxels lie further than this (in voxels) from the image's are said to be resampled.
 MAX_OFF_GRID = 0.1
-SEGMENTATION = ".seg.nrrd"
+SEGMENTATION_EXTENSION = ".seg.nrrd"
 #: Slices that form no volume have a file each, named so but for the first, which has the view's own name.
 PART = re.compile(r"(?P<name>.+)_slice[0-9]{3}\.seg\.nrrd", re.IGNORECASE)
 #: Field of a segmentation's header that a model has written. Slicer drops it when a person saves the file again.
@@ -296,7 +296,7 @@ def read_label_file(path: Path) -> LabelFile:
         StudyError: The file cannot be used.
     """
     header = read_header(path)
-    if not path.name.lower().endswith(SEGMENTATION):
+    if not path.name.lower().endswith(SEGMENTATION_EXTENSION):
         return LabelFile(header, [])
     parts = [p for p in sorted(path.parent.iterdir()) if first_of(p) == path] if first_of(path) is None else []
     return LabelFile(header, _segments(header), [read_label_file(part) for part in parts])
@@ -305,7 +305,7 @@ def read_label_file(path: Path) -> LabelFile:
 def first_of(path: Path) -> Path | None:
     """The file of the first slice, of a file of a further one (:data:`PART`); None of any other file."""
     part = PART.fullmatch(path.name)
-    first = path.with_name(part["name"] + SEGMENTATION) if part else None
+    first = path.with_name(part["name"] + SEGMENTATION_EXTENSION) if part else None
     return first if first is not None and first.is_file() else None
 
 
@@ -331,7 +331,9 @@ def _segments(header: VolumeHeader) -> list[Segment]:
 
 def is_label_file(path: Path, suffix: str) -> bool:
     """Whether a volume file's name says that it holds labels and not an image."""
-    return path.name.lower().endswith(".seg.nrrd") or (bool(suffix) and stem(path).lower().endswith(suffix.lower()))
+    return path.name.lower().endswith(SEGMENTATION_EXTENSION) or (
+        bool(suffix) and stem(path).lower().endswith(suffix.lower())
+    )
 
 
 def is_result(path: Path) -> bool:
