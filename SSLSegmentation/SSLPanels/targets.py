@@ -26,6 +26,7 @@ from SSLScene import roles
 from SSLScene import undo
 from SSLScene.exams import SceneExam
 from SSLScene.exams import SceneView
+from SSLScene.exams import filling_image
 from SSLScene.host import SceneError
 
 SIGMA_MM = 3.0
@@ -90,8 +91,8 @@ def showing(exam: SceneExam, what: str) -> Generator[None, None, list[Any]]:
     # A host has one foreground: all lines go into one heatmap, where each guest has its single middle plane.
     guests = [middle_plane(v.planes) for v in near if v is not host.view and v.role in roles.ORDER]
     heat = yield from heating(host.view, guests)
-    # To copy a large heatmap into the scene takes a turn of its own.
-    yield
+    # A host of several volumes takes its slices one by one.
+    heat = (yield from filling_image(heat)) if len(host.volumes) == 1 else heat
     return overlays.show_heatmap(scene, shown, host, heat, _("Crossing lines"), (1.0, 0.85, 0.2))
 
 

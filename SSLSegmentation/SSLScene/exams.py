@@ -240,11 +240,11 @@ def volume_on(
     scene: Any,
     host: Any,
     name: str,
-    array: npt.NDArray[Any],
+    array: npt.NDArray[Any] | vtk.vtkImageData,
     class_name: str = "vtkMRMLScalarVolumeNode",
     limits: tuple[float, float] | None = None,
 ) -> Any:
-    """Adds an array on the very voxels of a volume node, under its transform; see :func:`volume_node`."""
+    """Adds an array or its image on the voxels of a volume node, under its transform; see :func:`volume_node`."""
     node = _volume_node(scene, name, array, ijk_to_ras_of(host), class_name, limits)
     node.SetAndObserveTransformNodeID(host.GetTransformNodeID())
     return node
@@ -258,7 +258,12 @@ def ijk_to_ras_of(node: Any) -> Any:
 
 
 def _volume_node(
-    scene: Any, name: str, array: npt.NDArray[Any], matrix: Any, class_name: str, limits: tuple[float, float] | None
+    scene: Any,
+    name: str,
+    array: npt.NDArray[Any] | vtk.vtkImageData,
+    matrix: Any,
+    class_name: str,
+    limits: tuple[float, float] | None,
 ) -> Any:
     node = new_node(scene, class_name, name)
     node.SetIJKToRASMatrix(matrix)
@@ -266,21 +271,29 @@ def _volume_node(
         node.CreateDefaultDisplayNodes()
         node.GetDisplayNode().AutoWindowLevelOff()
         node.GetDisplayNode().SetWindowLevelMinMax(*limits)
-    node.SetAndObserveImageData(image_data(array))
+    node.SetAndObserveImageData(array if isinstance(array, vtk.vtkImageData) else image_data(array))
     node.CreateDefaultDisplayNodes()
     return node
 
 
 def image_data(array: npt.NDArray[Any]) -> Any:
     """An array ``(slices, rows, columns)`` as vtkImageData; whole float numbers become 16 bit, as scanners store."""
+    return undo.at_once(filling_image(array))
+
+
+def filling_image(array: npt.NDArray[Any]) -> Generator[None, None, Any]:
+    """As :func:`image_data`, one slice at each step: a large image at once takes longer than a window's turn."""
     # Slice by slice, as the first with a fraction settles it.
     short = array.dtype.kind == "f" and array.size and all(_short(part) for part in array)
     slices, rows, columns = array.shape
     image = vtk.vtkImageData()
     image.SetDimensions(columns, rows, slices)
     image.AllocateScalars(get_vtk_array_type(np.dtype(np.int16) if short else array.dtype), 1)
-    # Into the image at once: a second copy of a large one takes the window's turn.
-    vtk_to_numpy(image.GetPointData().GetScalars()).reshape(array.shape)[...] = array
+    # Into the image's own memory: a second copy of a large one would double the time.
+    voxels = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(array.shape)
+    for k in range(slices):
+        voxels[k] = array[k]
+        yield
     return image
 
 

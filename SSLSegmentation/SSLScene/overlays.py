@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import vtk
 
 from . import layouts
 from . import roles
@@ -35,7 +36,12 @@ HIDE_BELOW = 0.05
 
 
 def show_heatmap(
-    scene: Any, exam: SceneExam, item: SceneView, values: npt.NDArray[Any], name: str, colour: roles.Colour
+    scene: Any,
+    exam: SceneExam,
+    item: SceneView,
+    values: npt.NDArray[Any] | vtk.vtkImageData,
+    name: str,
+    colour: roles.Colour,
 ) -> list[Any]:
     """Shows a map of values 0 to 1 (a line's heatmap) in one colour, transparent where it is low.
 
@@ -43,7 +49,7 @@ def show_heatmap(
         scene: The MRML scene.
         exam: The exam, owner of what is added.
         item: The host.
-        values: ``(slices, rows, columns)`` on the host's grid.
+        values: ``(slices, rows, columns)`` on the host's grid; or, of a host that is one volume, the image of these.
         name: Name of the overlay.
         colour: RGB at the value 1.
 
@@ -71,7 +77,7 @@ def _show_scalars(
     scene: Any,
     exam: SceneExam,
     item: SceneView,
-    values: npt.NDArray[Any],
+    values: npt.NDArray[Any] | vtk.vtkImageData,
     name: str,
     stops: Sequence[roles.Colour],
     limits: tuple[float, float],
@@ -79,7 +85,7 @@ def _show_scalars(
 ) -> list[Any]:
     with undo.owned(scene, exam.token):
         table = _table(scene, f"{name} colours", _ramp(stops))
-        volumes = _volumes(scene, item, values.astype(np.float32, copy=False), name, exam, limits)
+        volumes = _volumes(scene, item, values, name, exam, limits)
         for volume in volumes:
             display = volume.GetDisplayNode()
             display.SetAndObserveColorNodeID(table.GetID())
@@ -93,19 +99,28 @@ def _show_scalars(
 
 
 def _volumes(
-    scene: Any, item: SceneView, values: npt.NDArray[Any], name: str, exam: SceneExam, limits: tuple[float, float]
+    scene: Any,
+    item: SceneView,
+    values: npt.NDArray[Any] | vtk.vtkImageData,
+    name: str,
+    exam: SceneExam,
+    limits: tuple[float, float],
 ) -> list[Any]:
     """The values as volumes on the host's voxels, one for each of the host's volumes.
 
     Raises:
         ValueError: The values do not lie on the host's grid.
     """
-    if values.shape != item.view.shape:
-        msg = f"The overlay '{name}' has shape {values.shape}, its host {item.view.name} has {item.view.shape}."
+    if isinstance(values, vtk.vtkImageData):
+        shape, parts = values.GetDimensions()[::-1], [values]
+    else:
+        array = values.astype(np.float32, copy=False)
+        shape = array.shape
+        parts = [array] if len(item.volumes) == 1 else [array[k : k + 1] for k in range(len(item.volumes))]
+    if shape != item.view.shape:
+        msg = f"The overlay '{name}' has shape {shape}, its host {item.view.name} has {item.view.shape}."
         raise ValueError(msg)
-    whole = len(item.volumes) == 1
-    parts = [slice(None)] if whole else [slice(k, k + 1) for k in range(len(item.volumes))]
-    found = [volume_on(scene, v, name, values[p], limits=limits) for v, p in zip(item.volumes, parts, strict=True)]
+    found = [volume_on(scene, v, name, part, limits=limits) for v, part in zip(item.volumes, parts, strict=True)]
     for volume in found:
         put_under(scene, volume, exam.item) if exam.item else None
     return found
